@@ -1,0 +1,4 @@
+//! Forebay.
+#![forbid(unsafe_code)]
+pub mod error;
+pub mod limits;

@@ -1,0 +1,69 @@
+//! Every fixed maximum in one place, with the relations between them checked when they compile.
+//!
+//! What an operator may change is a setting in `config.rs`; a setting's upper bound stands here.
+
+/// Bytes of a request head (request line and fields), server side; above it 431 or 414.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Fields of a request head; above it 431.
+pub const REQUEST_FIELDS_MAX: usize = 100;
+/// Bytes of a request target; above it 414 (RFC 9110 §15.5.15).
+pub const REQUEST_TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of one chunk-size line with its extensions (RFC 9112 §7.1.1).
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of a chunked body's trailer section.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Requests that may wait, parsed or not, behind the one in progress on one connection, in bytes.
+pub const PIPELINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of an origin's response head; above it `http_malformed`.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Fields of an origin's response head.
+pub const RESPONSE_FIELDS_MAX: usize = 128;
+/// Interim (1xx) responses before the final one.
+pub const INTERIM_RESPONSES_MAX: usize = 8;
+/// Redirect hops, upper bound of `options.redirects`.
+pub const REDIRECTS_MAX: u32 = 20;
+/// Bytes of one URL, given or from a `Location` field.
+pub const URL_BYTES_MAX: usize = 8 * 1024;
+/// Upper bound of `max_body_bytes`, per page and after decoding.
+pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Decoded bytes per encoded byte above which a body is taken for a decompression bomb, once it
+/// has passed [`DECODE_RATIO_FREE_BYTES`].
+pub const DECODE_RATIO_MAX: u64 = 200;
+/// Decoded bytes that are free of the ratio check, because tiny bodies compress without bounds.
+pub const DECODE_RATIO_FREE_BYTES: u64 = 1024 * 1024;
+/// Stacked content codings (`Content-Encoding: gzip, br`), innermost first.
+pub const CONTENT_CODINGS_MAX: usize = 2;
+
+/// URLs of one stream, upper bound of `urls_max`.
+pub const URLS_PER_STREAM_MAX: usize = 10_000;
+/// Concurrent fetches of one stream, upper bound of `options.concurrency`.
+pub const CONCURRENCY_MAX: u32 = 256;
+/// Extra request header fields that a client may add to its fetches.
+pub const FETCH_HEADERS_MAX: usize = 32;
+/// Bytes of those fields together.
+pub const FETCH_HEADERS_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of linear memory that one guest instance may have.
+pub const GUEST_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of HTML that a guest is given, upper bound of `extract.html_bytes_max`.
+pub const HTML_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of JSON that a guest may answer.
+pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of one WebSocket message from a client.
+pub const WS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Fragments of one WebSocket message.
+pub const WS_FRAGMENTS_MAX: usize = 65_536;
+
+/// I/O vectors of one gather write (Linux: `IOV_MAX` is 1024).
+pub const IOV_MAX: usize = 1024;
+
+const _: () = {
+    assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a target fits in a head");
+    assert!(REQUEST_HEAD_BYTES_MAX <= PIPELINE_BYTES_MAX, "a whole head fits behind a request");
+    assert!(URL_BYTES_MAX <= RESPONSE_HEAD_BYTES_MAX, "a Location fits in a response head");
+    assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");
+    assert!(GUEST_OUTPUT_BYTES_MAX <= GUEST_MEMORY_BYTES_MAX, "an answer lies in guest memory");
+    assert!(HTML_BYTES_MAX as u64 <= BODY_BYTES_MAX, "what is extracted was fetched");
+};

@@ -1,0 +1,2 @@
+//! Forebay binary.
+fn main() {}
