@@ -5,6 +5,9 @@ use std::alloc::Layout;
 
 use crate::{ABI_VERSION, Options};
 
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+
 /// The version of this interface.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn abi_version() -> u32 {

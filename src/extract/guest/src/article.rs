@@ -81,10 +81,23 @@ fn parse(html: &str) -> Document {
     doc
 }
 
+/// In the sandbox a tree is not taken apart node by node: its memory ends with the instance.
+#[cfg(target_arch = "wasm32")]
+fn for_good<T>(value: T) -> std::mem::ManuallyDrop<T> {
+    std::mem::ManuallyDrop::new(value)
+}
+
+/// Outside of it a tree ends as every value does.
+#[cfg(not(target_arch = "wasm32"))]
+fn for_good<T>(value: T) -> T {
+    value
+}
+
 /// What Readability finds.
 fn readable(doc: Document, url: &str, facts: &Facts) -> Option<Page> {
     let config = Config { text_mode: TextMode::Formatted, ..Config::default() };
-    let mut readability = Readability::with_document(doc, web_address(url), Some(config)).ok()?;
+    let readability = Readability::with_document(doc, web_address(url), Some(config)).ok()?;
+    let mut readability = for_good(readability);
     let article = readability.parse().ok()?;
     let root = readability.doc.select_single(CONTENT).nodes().first().copied()?;
     Some(from_article(article, root, facts)).filter(|page| page.word_count > 0)
