@@ -9,7 +9,7 @@ use crate::error::PageError;
 use crate::timings::Timings;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// What an event tells; its name is the JSON's `type` and SSE's `event:`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,6 +124,8 @@ pub struct PageResult {
     pub error: Option<PageError>,
     /// Hash over the URL and every option that changes the output; 0 where nothing was fetched.
     pub cache_key: u64,
+    /// When the page was done, from which `emit_wait` counts.
+    pub ready: Option<Instant>,
 }
 
 impl PageResult {
@@ -141,6 +143,7 @@ impl PageResult {
             document: None,
             error: Some(error),
             cache_key: 0,
+            ready: None,
         }
     }
 

@@ -1,0 +1,146 @@
+//! One page's way: fetch, lane, result.
+
+use super::mesh::{LaneJob, PageJob};
+use super::node::Node;
+use super::request::{Format, Options};
+use crate::error::{PageCode, PageError, Stage};
+use crate::extract;
+use crate::fetch::{FetchRequest, Fetched};
+use crate::local::Notify;
+use crate::proto::events::{Document, PageResult};
+use crate::timings::Timings;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uring::Either;
+
+/// How long a page that is ended waits for the lane to let go of it.
+const LANE_QUIESCE: Duration = Duration::from_millis(100);
+
+/// Works on a page until it is done or told to end; the result is complete but for its place.
+pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageResult {
+    let mut timings = Timings::default();
+    timings.add(Stage::Queue, job.since.elapsed());
+    if job.stream.aborted() {
+        return cancelled(job, timings, Stage::Queue);
+    }
+    let timeout = Instant::now() + Duration::from_millis(job.options.timeout_ms);
+    let request = FetchRequest {
+        url: &job.url,
+        deadline: timeout.min(job.deadline),
+        body_bytes_max: job.options.max_body_bytes,
+        redirects_max: job.options.redirects,
+        user_agent: job.options.user_agent.as_deref(),
+        headers: &job.options.headers,
+    };
+    let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
+        Either::Left(fetched) => fetched,
+        Either::Right(()) => return cancelled(job, timings, Stage::Body),
+    };
+    match fetched {
+        Ok(fetched) => {
+            timings.merge(&fetched.timings);
+            extract(node, job, fetched, timings, abort).await
+        }
+        Err(failure) => {
+            timings.merge(&failure.timings);
+            PageResult {
+                final_url: failure.final_url,
+                status: failure.status,
+                wire_bytes: failure.wire_bytes,
+                timings,
+                ready: Some(Instant::now()),
+                ..PageResult::failed(Arc::clone(&job.url), failure.error)
+            }
+        }
+    }
+}
+
+async fn extract(
+    node: &Rc<Node>,
+    job: &PageJob,
+    fetched: Fetched,
+    mut timings: Timings,
+    abort: &Notify,
+) -> PageResult {
+    let mut result = PageResult {
+        final_url: Some(fetched.final_url.clone()),
+        status: fetched.status,
+        wire_bytes: fetched.wire_bytes,
+        body_bytes: fetched.body.len() as u64,
+        cache_key: cache_key(&job.url, &job.options),
+        ..PageResult::failed(Arc::clone(&job.url), ended(Stage::ExtractWait))
+    };
+    let stream = Arc::clone(&job.stream);
+    let options = lane_options(&job.options);
+    let waiting = node.extract(move |ticket, reply_to| LaneJob {
+        body: fetched.body,
+        charset: fetched.charset,
+        url: fetched.final_url,
+        options,
+        stream: Some(stream),
+        submitted: Instant::now(),
+        ticket,
+        reply_to,
+    });
+    let mut waiting = std::pin::pin!(waiting);
+    let mut reply = match uring::select2(waiting.as_mut(), abort.notified()).await {
+        Either::Left(reply) => Some(reply),
+        Either::Right(()) => None,
+    };
+    if reply.is_none() {
+        // The lane sees the stream's flag within an epoch or two; then nothing of it is left running.
+        reply = uring::time::timeout(LANE_QUIESCE, waiting).await.ok();
+    }
+    if let Some(reply) = reply {
+        timings.add(Stage::ExtractWait, reply.waited);
+        timings.add(Stage::Extract, reply.took);
+        match reply.outcome {
+            Ok(extracted) => {
+                let (json, quality) = (extracted.document(), extracted.quality());
+                result.document = Some(Document { json, quality });
+                result.error = None;
+            }
+            Err(error) => result.error = Some(error),
+        }
+    }
+    result.timings = timings;
+    result.ready = Some(Instant::now());
+    result
+}
+
+/// What the guest is to write, by the client's options.
+#[must_use]
+pub fn lane_options(options: &Options) -> extract::Options {
+    let wants = |format| options.formats.contains(&format);
+    extract::Options {
+        markdown: wants(Format::Markdown),
+        text: wants(Format::Text),
+        links: wants(Format::Links),
+        metadata: wants(Format::Metadata),
+    }
+}
+
+fn ended(stage: Stage) -> PageError {
+    PageError::new(PageCode::Cancelled, stage, "the page was ended before it was done")
+}
+
+fn cancelled(job: &PageJob, timings: Timings, stage: Stage) -> PageResult {
+    let result = PageResult::failed(Arc::clone(&job.url), ended(stage));
+    PageResult { timings, ready: Some(Instant::now()), ..result }
+}
+
+/// Hashes the URL and every option that changes the output.
+fn cache_key(url: &str, options: &Options) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    url.hash(&mut hasher);
+    options.formats.hash(&mut hasher);
+    options.extractor.hash(&mut hasher);
+    options.max_body_bytes.hash(&mut hasher);
+    options.redirects.hash(&mut hasher);
+    options.user_agent.hash(&mut hasher);
+    options.headers.hash(&mut hasher);
+    options.robots.hash(&mut hasher);
+    hasher.finish().max(1)
+}
