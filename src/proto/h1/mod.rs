@@ -10,6 +10,7 @@
 //! tables of offsets are used again for the next head, so a warm connection allocates nothing.
 
 mod body;
+mod conn;
 mod fields;
 mod framing;
 mod method;
@@ -24,6 +25,10 @@ mod write;
 pub mod fuzzing;
 
 pub use body::{BodyError, BodyReader, Framing};
+pub use conn::{
+    Action, AnswerError, Connection, Event, Illegal, Refusal, State, Timeout, Timeouts,
+    WantBodyError,
+};
 pub use fields::{Fields, list_members};
 pub use method::Method;
 pub use reject::Reject;
@@ -46,15 +51,12 @@ pub enum Version {
 
 // RFC 9110 §5.6.2
 const TOKEN_BYTES: [bool; 256] = {
+    let tokens = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        table[byte] = matches!(
-            byte as u8,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-                | b'`' | b'|' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
-        );
-        byte += 1;
+    let mut at = 0;
+    while at < tokens.len() {
+        table[tokens[at] as usize] = true;
+        at += 1;
     }
     table
 };

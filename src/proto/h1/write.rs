@@ -53,6 +53,8 @@ pub struct Answer {
     pub version: Version,
     /// Whether another request may follow.
     pub keep_alive: bool,
+    /// Whether it answers `HEAD`: the head is the same and the body is left out (RFC 9110 §9.3.2).
+    pub head_only: bool,
 }
 
 impl Answer {
@@ -100,11 +102,46 @@ pub fn write_head(
         }
         AnswerBody::Stream => {}
     }
-    // RFC 9112 §9.3, §9.6: each version is told when it is not its default.
-    match (answer.version, answer.keep_alive) {
-        (Version::Http11, true) | (Version::Http10, false) => {}
-        (Version::Http11, false) => put_field(sink, "Connection", b"close"),
-        (Version::Http10, true) => put_field(sink, "Connection", b"keep-alive"),
+    // RFC 9112 §9.3, §9.6: each version is told when it is not its default. RFC 9110 §7.8: an
+    // `Upgrade` field (as 426 has it) is named as a connection option.
+    let offers_upgrade = fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+    let connection: &[u8] = match (answer.version, answer.keep_alive, offers_upgrade) {
+        (Version::Http11, true, false) | (Version::Http10, false, _) => b"",
+        (Version::Http11, true, true) => b"upgrade",
+        (Version::Http11, false, false) => b"close",
+        (Version::Http11, false, true) => b"close, upgrade",
+        (Version::Http10, true, _) => b"keep-alive",
+    };
+    if !connection.is_empty() {
+        put_field(sink, "Connection", connection);
+    }
+    sink.put(b"\r\n");
+    Ok(())
+}
+
+/// Writes the head of a 101 to `protocol` (RFC 9110 §7.8), all or nothing.
+pub(super) fn write_upgrade(
+    sink: &mut impl Sink,
+    protocol: &str,
+    date: Option<&[u8]>,
+    fields: &[(&str, &[u8])],
+) -> Result<(), BadField> {
+    let date_ok = date.is_none_or(|date| date.iter().all(|&byte| is_value_byte(byte)));
+    let ours = |name: &str| is_ours_in_answers(name) || name.eq_ignore_ascii_case("upgrade");
+    if !date_ok
+        || !may_send("Upgrade", protocol.as_bytes(), is_ours_in_answers)
+        || !fields.iter().all(|(name, value)| may_send(name, value, ours))
+    {
+        return Err(BadField);
+    }
+    sink.put(b"HTTP/1.1 101 Switching Protocols\r\n");
+    if let Some(date) = date {
+        put_field(sink, "Date", date);
+    }
+    put_field(sink, "Connection", b"Upgrade");
+    put_field(sink, "Upgrade", protocol.as_bytes());
+    for (name, value) in fields {
+        put_field(sink, name, value);
     }
     sink.put(b"\r\n");
     Ok(())
@@ -206,7 +243,7 @@ fn put_field(sink: &mut impl Sink, name: &str, value: &[u8]) {
     sink.put(b"\r\n");
 }
 
-fn may_send(name: &str, value: &[u8], is_ours: fn(&str) -> bool) -> bool {
+fn may_send(name: &str, value: &[u8], is_ours: impl Fn(&str) -> bool) -> bool {
     !name.is_empty()
         && name.bytes().all(is_token_byte)
         && value.iter().all(|&byte| is_value_byte(byte))
@@ -225,4 +262,108 @@ fn is_ours_in_requests(name: &str) -> bool {
     ["host", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"]
         .iter()
         .any(|ours| name.eq_ignore_ascii_case(ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Answer = Answer {
+        status: 200,
+        body: AnswerBody::Length(2),
+        version: Version::Http11,
+        keep_alive: true,
+        head_only: false,
+    };
+
+    fn head(answer: Answer, fields: &[(&str, &[u8])]) -> String {
+        let mut wire = Vec::new();
+        assert_eq!(write_head(&mut wire, &answer, Some(b"now"), fields), Ok(()));
+        String::from_utf8_lossy(&wire).into_owned()
+    }
+
+    #[test]
+    fn heads_are_framed_for_their_client() {
+        let wire = head(PLAIN, &[("Server", b"x")]);
+        assert_eq!(wire, "HTTP/1.1 200 OK\r\nDate: now\r\nServer: x\r\nContent-Length: 2\r\n\r\n");
+        let streamed = Answer { body: AnswerBody::Stream, ..PLAIN };
+        assert!(head(streamed, &[]).contains("Transfer-Encoding: chunked\r\n"));
+        let closing = Answer { keep_alive: false, status: 404, ..PLAIN };
+        assert!(head(closing, &[]).starts_with("HTTP/1.1 404 Not Found\r\n"));
+        assert!(head(closing, &[]).contains("Connection: close\r\n"));
+        let upgrade = Answer { status: 426, ..PLAIN };
+        let wire = head(upgrade, &[("Upgrade", b"websocket")]);
+        assert!(wire.contains("Connection: upgrade\r\n"), "{wire}");
+        let empty = Answer { status: 204, body: AnswerBody::None, ..PLAIN };
+        assert_eq!(head(empty, &[]), "HTTP/1.1 204 No Content\r\nDate: now\r\n\r\n");
+    }
+
+    #[test]
+    fn what_could_inject_is_refused_and_nothing_written() {
+        let bad: [(&str, &[u8]); 12] = [
+            ("X", b"a\r\nSet-Cookie: b"),
+            ("X", b"a\n"),
+            ("X", b"a\r"),
+            ("X", b"\0"),
+            ("X", b"\x7f"),
+            ("X Y", b"a"),
+            ("X:", b"a"),
+            ("", b"a"),
+            ("X\r\nY", b"a"),
+            ("Content-Length", b"3"),
+            ("transfer-encoding", b"chunked"),
+            ("Connection", b"close"),
+        ];
+        for field in bad {
+            let mut wire = Vec::new();
+            let fields = [("A", b"fine".as_slice()), field];
+            assert_eq!(write_head(&mut wire, &PLAIN, None, &fields), Err(BadField), "{field:?}");
+            assert!(wire.is_empty());
+        }
+        let mut wire = Vec::new();
+        assert_eq!(write_head(&mut wire, &PLAIN, Some(b"\r\n"), &[]), Err(BadField));
+        assert!(wire.is_empty());
+    }
+
+    #[test]
+    fn a_get_is_written_and_guarded() {
+        let mut wire = Vec::new();
+        let fields = [("Accept", b"*/*".as_slice()), ("Connection", b"close")];
+        assert_eq!(write_get(&mut wire, "/a?b", "a.example:81", &fields), Ok(()));
+        let expected =
+            "GET /a?b HTTP/1.1\r\nHost: a.example:81\r\nAccept: */*\r\nConnection: close\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&wire), expected);
+        let mut wire = bytes::BytesMut::new();
+        for target in ["", "a", "/ b", "/a\r\n", "/#", "/\u{e9}", "*", "http://a/"] {
+            assert_eq!(write_get(&mut wire, target, "a", &[]), Err(BadField), "{target}");
+        }
+        for host in ["", "a\r\nX: y", "a b", "u@a"] {
+            assert_eq!(write_get(&mut wire, "/", host, &[]), Err(BadField), "{host}");
+        }
+        for name in ["Host", "content-length", "Transfer-Encoding", "Expect", "Upgrade", "a b"] {
+            assert_eq!(write_get(&mut wire, "/", "a", &[(name, b"x")]), Err(BadField), "{name}");
+        }
+        assert!(wire.is_empty());
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_parsers_read() {
+        let mut wire = Vec::new();
+        assert_eq!(write_get(&mut wire, "/x", "[::1]:80", &[("A", b"b")]), Ok(()));
+        let mut decoder = crate::proto::h1::RequestDecoder::new();
+        assert_eq!(decoder.handle_bytes(&wire), Ok(Some(wire.len())));
+        let mut wire = head(Answer { body: AnswerBody::Stream, ..PLAIN }, &[]).into_bytes();
+        let mut decoder = crate::proto::h1::ResponseDecoder::new(false);
+        assert_eq!(decoder.handle_bytes(&mut wire), Ok(Some(wire.len())));
+        let framing = decoder.response(&wire).map(|response| response.framing());
+        assert_eq!(framing, Some(crate::proto::h1::Framing::Chunked));
+    }
+
+    #[test]
+    fn every_api_status_has_a_reason() {
+        for status in [400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 417, 422, 426, 429] {
+            assert_ne!(reason_phrase(status), "", "{status}");
+        }
+        assert_eq!(reason_phrase(299), "");
+    }
 }
