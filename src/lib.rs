@@ -19,6 +19,7 @@
 
 pub mod error;
 pub mod limits;
+pub mod proto;
 pub mod timings;
 
 pub mod local;

@@ -1,5 +1,7 @@
 //! Sans-IO codecs: bytes in, events out; no clock, no socket.
 
+pub mod chunked;
 pub mod events;
+pub mod h1;
 pub mod json;
 pub mod timestamp;
