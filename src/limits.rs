@@ -15,6 +15,21 @@ pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Requests that may wait, parsed or not, behind the one in progress on one connection, in bytes.
 pub const PIPELINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Empty lines (CRLF) that a server skips before a request line (RFC 9112 §2.2).
+pub const REQUEST_EMPTY_LINES_MAX: usize = 2;
+/// Bytes of a request line without its CRLF: a target of full length, a method and a version.
+pub const REQUEST_LINE_BYTES_MAX: usize = REQUEST_TARGET_BYTES_MAX + 64;
+/// Bytes of a host name in a `Host` field or an absolute target (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 255;
+/// Bytes by which chunk-size lines may outweigh the data that they announce, over a whole body.
+pub const CHUNK_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an unread request body that are read away to keep a connection; more closes it.
+pub const DRAIN_BYTES_MAX: u64 = 256 * 1024;
+/// Bytes that are read and dropped after the last answer, so that no RST destroys it.
+pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+/// Slowest upload that is waited for, in bytes per second, once the body timeout has passed.
+pub const BODY_BYTES_PER_S_MIN: u64 = 4 * 1024;
+
 /// Bytes of an origin's response head; above it `http_malformed`.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields of an origin's response head.
@@ -66,6 +81,7 @@ pub const IOV_MAX: usize = 1024;
 
 const _: () = {
     assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a target fits in a head");
+    assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a request line fits in a head");
     assert!(REQUEST_HEAD_BYTES_MAX <= PIPELINE_BYTES_MAX, "a whole head fits behind a request");
     assert!(URL_BYTES_MAX <= RESPONSE_HEAD_BYTES_MAX, "a Location fits in a response head");
     assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");

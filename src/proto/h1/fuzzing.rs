@@ -1,0 +1,1 @@
+//! Entry functions for fuzzing.
