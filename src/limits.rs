@@ -47,6 +47,11 @@ pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const DECODE_RATIO_MAX: u64 = 200;
 /// Decoded bytes that are free of the ratio check, because tiny bodies compress without bounds.
 pub const DECODE_RATIO_FREE_BYTES: u64 = 1024 * 1024;
+/// Encoded bytes that a body may have above `max_body_bytes`: a body that does not compress grows a
+/// little, and one that is mostly empty frames ends here.
+pub const ENCODED_SLACK_BYTES: u64 = 64 * 1024;
+/// Binary logarithm of the largest zstd window: 8 MiB (RFC 9659 §3).
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Stacked content codings (`Content-Encoding: gzip, br`), innermost first.
 pub const CONTENT_CODINGS_MAX: usize = 2;
 

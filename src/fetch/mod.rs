@@ -1,0 +1,6 @@
+//! Outbound.
+pub mod decode;
+pub mod egress;
+pub mod redirect;
+pub mod special;
+pub mod target;
