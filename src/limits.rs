@@ -75,6 +75,15 @@ pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const WS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Fragments of one WebSocket message.
 pub const WS_FRAGMENTS_MAX: usize = 65_536;
+/// Bytes of a WebSocket control frame's payload (RFC 6455 §5.5).
+pub const WS_CONTROL_BYTES_MAX: usize = 125;
+/// Bytes of control frames that wait to be sent on one WebSocket; above it only the newest pong is
+/// kept (RFC 6455 §5.5.3), so that a flood of pings can't grow memory.
+pub const WS_CONTROL_BACKLOG_BYTES_MAX: usize = 4 * 1024;
+/// Extensions that one WebSocket handshake may offer.
+pub const WS_OFFERS_MAX: usize = 16;
+/// Final DEFLATE blocks within one compressed WebSocket message: each costs a new inflate state.
+pub const WS_FINAL_BLOCKS_MAX: usize = 16;
 
 /// I/O vectors of one gather write (Linux: `IOV_MAX` is 1024).
 pub const IOV_MAX: usize = 1024;
@@ -85,6 +94,7 @@ const _: () = {
     assert!(REQUEST_HEAD_BYTES_MAX <= PIPELINE_BYTES_MAX, "a whole head fits behind a request");
     assert!(URL_BYTES_MAX <= RESPONSE_HEAD_BYTES_MAX, "a Location fits in a response head");
     assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");
+    assert!(WS_CONTROL_BYTES_MAX * 2 < WS_CONTROL_BACKLOG_BYTES_MAX, "a ping and a close fit");
     assert!(GUEST_OUTPUT_BYTES_MAX <= GUEST_MEMORY_BYTES_MAX, "an answer lies in guest memory");
     assert!(HTML_BYTES_MAX as u64 <= BODY_BYTES_MAX, "what is extracted was fetched");
 };
