@@ -115,14 +115,8 @@ pub enum Measure {
 
 impl Measure {
     /// Every measure, in the order in which a stream passes them.
-    pub const ALL: [Self; 6] = [
-        Self::AcceptToParse,
-        Self::Ttfb,
-        Self::Ttfr,
-        Self::Gap,
-        Self::Whole,
-        Self::CancelQuiesce,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::AcceptToParse, Self::Ttfb, Self::Ttfr, Self::Gap, Self::Whole, Self::CancelQuiesce];
 
     /// The measure's name in series names and JSON.
     #[must_use]

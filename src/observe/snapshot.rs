@@ -166,9 +166,8 @@ impl Snapshot {
         log.add_comment("[Histogram log format version 1.3]");
         log.add_comment("[Forebay latencies, values in microseconds]");
         log.with_base_time(self.epoch.unix).with_start_time(self.epoch.unix);
-        let mut log = log
-            .begin_log_with(&mut out, &mut serializer)
-            .expect("writing to memory does not fail");
+        let mut log =
+            log.begin_log_with(&mut out, &mut serializer).expect("writing to memory does not fail");
         for ((_, place), (start_us, end_us, all)) in &lines {
             let start = Duration::from_micros(*start_us);
             let length = Duration::from_micros(end_us.saturating_sub(*start_us));
