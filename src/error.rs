@@ -251,6 +251,39 @@ pub enum ApiCode {
 }
 
 impl ApiCode {
+    /// Every code, in the order of the declaration.
+    pub const ALL: [Self; 29] = [
+        Self::ValidationError,
+        Self::UnknownField,
+        Self::InvalidUrl,
+        Self::InvalidJson,
+        Self::TooManyUrls,
+        Self::BadRequest,
+        Self::AuthenticationError,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::StreamExpired,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::IdempotencyConflict,
+        Self::LengthRequired,
+        Self::PayloadTooLarge,
+        Self::UriTooLong,
+        Self::InvalidContentType,
+        Self::ExpectationFailed,
+        Self::UnprocessableDocument,
+        Self::UpgradeRequired,
+        Self::RateLimited,
+        Self::HeadersTooLarge,
+        Self::InternalError,
+        Self::NotImplemented,
+        Self::Overloaded,
+        Self::Draining,
+        Self::SearchUnavailable,
+        Self::ExtractTimeout,
+        Self::VersionNotSupported,
+    ];
+
     /// The code on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -383,6 +416,9 @@ mod tests {
         let names: std::collections::HashSet<_> =
             PageCode::ALL.iter().map(|c| c.as_str()).collect();
         assert_eq!(names.len(), PageCode::ALL.len());
+        for (place, code) in ApiCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place);
+        }
         let stages: std::collections::HashSet<_> = Stage::ALL.iter().map(|s| s.as_str()).collect();
         assert_eq!(stages.len(), Stage::ALL.len());
     }

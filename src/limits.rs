@@ -2,6 +2,8 @@
 //!
 //! What an operator may change is a setting in `config.rs`; a setting's upper bound stands here.
 
+use std::time::Duration;
+
 /// Bytes of a request head (request line and fields), server side; above it 431 or 414.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Fields of a request head; above it 431.
@@ -85,6 +87,17 @@ pub const WS_OFFERS_MAX: usize = 16;
 /// Final DEFLATE blocks within one compressed WebSocket message: each costs a new inflate state.
 pub const WS_FINAL_BLOCKS_MAX: usize = 16;
 
+/// How often a core's latency counts become an interval; what `/latency?window=` is coarse by.
+pub const LATENCY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long intervals are told apart; the longest `/latency?window=`.
+pub const LATENCY_RING_SPAN: Duration = Duration::from_secs(600);
+/// Bytes of packed intervals that one core keeps; above it the oldest are no longer told apart.
+pub const LATENCY_RING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Records of one stream's flight recorder; 16 bytes each.
+pub const TRACE_RECORDS_MAX: usize = 4096;
+/// Bytes of an `X-Request-ID`.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
 /// I/O vectors of one gather write (Linux: `IOV_MAX` is 1024).
 pub const IOV_MAX: usize = 1024;
 
@@ -96,5 +109,6 @@ const _: () = {
     assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");
     assert!(WS_CONTROL_BYTES_MAX * 2 < WS_CONTROL_BACKLOG_BYTES_MAX, "a ping and a close fit");
     assert!(GUEST_OUTPUT_BYTES_MAX <= GUEST_MEMORY_BYTES_MAX, "an answer lies in guest memory");
+    assert!(URLS_PER_STREAM_MAX < u16::MAX as usize, "a flight record names a URL in 16 bits");
     assert!(HTML_BYTES_MAX as u64 <= BODY_BYTES_MAX, "what is extracted was fetched");
 };
