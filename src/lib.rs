@@ -19,7 +19,6 @@
 
 pub mod error;
 pub mod limits;
-pub mod proto;
 pub mod timings;
 
 pub mod local;

@@ -3,12 +3,17 @@
 use super::request::Options;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract::Extracted;
+use crate::observe::hist::Scope;
+use crate::observe::metrics::CoreSnapshot;
 use crate::proto::events::PageResult;
 use crate::stream::Stream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ulid::Ulid;
 use uring::mailbox::Sender;
+
+/// Letters that may wait for one core: pages handed to it, results of its streams' pages, wake-ups.
+pub const LETTERS_MAX: usize = 4096;
 
 /// One URL to fetch and extract, on whichever core.
 #[derive(Debug)]
@@ -28,7 +33,6 @@ pub struct PageJob {
 }
 
 /// A fetched page for a lane.
-#[derive(Debug)]
 pub struct LaneJob {
     /// The body, after its content codings.
     pub body: Vec<u8>,
@@ -40,6 +44,8 @@ pub struct LaneJob {
     pub options: crate::extract::Options,
     /// For whom; nothing is extracted any more once it is aborted.
     pub stream: Option<Arc<Stream>>,
+    /// When nobody wants the document any more.
+    pub deadline: Instant,
     /// When it was handed over.
     pub submitted: Instant,
     /// Who waits for the answer.
@@ -73,7 +79,6 @@ pub struct LaneReply {
 }
 
 /// A letter to a core.
-#[derive(Debug)]
 pub enum Message {
     /// Fetch this page and answer with [`Message::Done`].
     Page(Box<PageJob>),
@@ -113,4 +118,36 @@ pub enum Message {
         /// What the core knows it by.
         token: usize,
     },
+    /// Report this core's statistics.
+    Report {
+        /// Which times.
+        scope: Scope,
+        /// Where to.
+        to: ReportTo,
+    },
+    /// Take no new work; end when the streams are done, or at the given time.
+    Drain {
+        /// When what still runs is ended.
+        until: Instant,
+    },
+}
+
+/// Where a core's report goes.
+#[derive(Clone)]
+pub enum ReportTo {
+    /// To a core.
+    Core(Sender<Box<CoreSnapshot>>),
+    /// To a thread without a loop.
+    Thread(std::sync::mpsc::Sender<Box<CoreSnapshot>>),
+}
+
+impl ReportTo {
+    /// Sends a report; who has stopped waiting gets none.
+    pub fn send(&self, report: CoreSnapshot) {
+        let report = Box::new(report);
+        match self {
+            Self::Core(core) => drop(core.try_send(report)),
+            Self::Thread(thread) => drop(thread.send(report)),
+        }
+    }
 }

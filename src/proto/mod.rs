@@ -4,4 +4,7 @@ pub mod chunked;
 pub mod events;
 pub mod h1;
 pub mod json;
+pub mod ndjson;
+pub mod sse;
 pub mod timestamp;
+pub mod ws;

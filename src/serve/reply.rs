@@ -1,23 +1,18 @@
-//! Whole answers: a head and a body that is there, in one send.
+//! Whole answers: status, fields and a body that is there.
 
-use crate::error::ApiError;
-use crate::proto::h1::{Answer, AnswerBody, Sink, Version, write_head};
+use crate::error::{ApiError, Stage};
+use crate::proto::h1::Sink;
 use crate::proto::json;
-use crate::proto::timestamp::imf_fixdate;
+use crate::timings::Timings;
 use bytes::{BufMut, Bytes, BytesMut};
-use std::time::SystemTime;
-use uring::Gather;
-use uring::arena::{self, Buf};
-
-/// Room for the head of any answer of ours.
-const HEAD_BYTES: usize = 1024;
+use uring::arena::Buf;
 
 /// JSON's content type.
 pub const JSON: &str = "application/json";
 /// Plain text's content type.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A head written into an arena buffer.
+/// A head that is written into an arena buffer.
 pub struct Head(pub Buf);
 
 impl Sink for Head {
@@ -27,28 +22,15 @@ impl Sink for Head {
     }
 }
 
-/// What an answer's head depends on beside the answer: the request that it answers.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// The request's version.
-    pub version: Version,
-    /// Whether another request may follow.
-    pub keep_alive: bool,
-    /// Whether the request was `HEAD`: the body is announced, not sent.
-    pub head_only: bool,
-    /// The request's id, echoed.
-    pub request_id: Option<&'a str>,
-}
-
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status.
     pub status: u16,
-    /// The body's type.
+    /// The body's type; none for an empty one.
     pub content_type: &'static str,
-    /// The body.
-    pub body: Bytes,
+    /// The body, in one or more parts.
+    pub body: Vec<Bytes>,
     /// Further fields.
     pub fields: Vec<(&'static str, Bytes)>,
 }
@@ -56,7 +38,13 @@ pub struct Reply {
 impl Reply {
     /// An answer with a body.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status, content_type, body: body.into(), fields: Vec::new() }
+        Self { status, content_type, body: vec![body.into()], fields: Vec::new() }
+    }
+
+    /// An answer without a body.
+    #[must_use]
+    pub const fn empty(status: u16) -> Self {
+        Self { status, content_type: "", body: Vec::new(), fields: Vec::new() }
     }
 
     /// Adds a field; its value must hold no control byte.
@@ -82,55 +70,34 @@ impl Reply {
         }
     }
 
-    /// Puts head and body behind what waits in `gather`.
-    pub fn write(self, context: &Context<'_>, gather: &mut Gather) {
-        let answer = Answer {
-            status: self.status,
-            body: AnswerBody::Length(self.body.len() as u64),
-            version: context.version,
-            keep_alive: context.keep_alive,
-        };
-        let mut head = Head(arena::alloc(HEAD_BYTES));
-        let mut fields: Vec<(&str, &[u8])> = vec![("Content-Type", self.content_type.as_bytes())];
-        if let Some(id) = context.request_id {
-            fields.push(("X-Request-ID", id.as_bytes()));
-        }
-        fields.extend(self.fields.iter().map(|(name, value)| (*name, &value[..])));
-        finish_head(&mut head, &answer, &fields);
-        gather.push(head.0);
-        if !context.head_only && !self.body.is_empty() {
-            gather.push(self.body);
-        }
+    /// The answer to `POST /extract`: the guest's document and where the time went (API §2).
+    #[must_use]
+    pub fn extracted(url: &str, quality: &str, document: Bytes, timings: &Timings) -> Self {
+        let mut out = BytesMut::with_capacity(256 + url.len());
+        out.put_slice(b"{\"url\":");
+        json::string_or_null(&mut out, Some(url).filter(|url| !url.is_empty()));
+        out.put_slice(b",\"quality_score\":");
+        out.put_slice(quality.as_bytes());
+        out.put_slice(b",\"timings_us\":{\"extract_wait\":");
+        json::integer(&mut out, u64::from(timings.micros(Stage::ExtractWait)));
+        out.put_slice(b",\"extract\":");
+        json::integer(&mut out, u64::from(timings.micros(Stage::Extract)));
+        out.put_slice(b"},\"document\":");
+        let body = vec![out.freeze(), document, Bytes::from_static(b"}")];
+        Self { body, ..Self::new(200, JSON, Bytes::new()) }
     }
-}
 
-/// Writes a head with today's date; a field that can't be sent is a bug of ours.
-pub fn finish_head(head: &mut Head, answer: &Answer, fields: &[(&str, &[u8])]) {
-    let date = imf_fixdate(SystemTime::now());
-    write_head(head, answer, Some(&date), fields).expect("our own fields hold no control bytes");
-}
+    /// Bytes of the body.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.body.iter().map(|part| part.len() as u64).sum()
+    }
 
-/// The shortest answer there is: no body's bytes of its own, no allocation.
-pub fn write_plain(context: &Context<'_>, status: u16, body: &'static str, gather: &mut Gather) {
-    let answer = Answer {
-        status,
-        body: AnswerBody::Length(body.len() as u64),
-        version: context.version,
-        keep_alive: context.keep_alive,
-    };
-    let mut head = Head(arena::alloc(HEAD_BYTES));
-    match context.request_id {
-        Some(id) => finish_head(
-            &mut head,
-            &answer,
-            &[("Content-Type", TEXT.as_bytes()), ("X-Request-ID", id.as_bytes())],
-        ),
-        None => finish_head(&mut head, &answer, &[("Content-Type", TEXT.as_bytes())]),
+    /// Whether the body is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
-    if !context.head_only {
-        head.put(body.as_bytes());
-    }
-    gather.push(head.0);
 }
 
 fn write_error(out: &mut BytesMut, error: &ApiError, request_id: Option<&str>) {
@@ -161,37 +128,18 @@ fn write_error(out: &mut BytesMut, error: &ApiError, request_id: Option<&str>) {
     out.put_slice(b"]}}");
 }
 
-/// The answer to `POST /extract`: the guest's document and where the time went (API §2).
-pub fn write_extracted(
-    out: &mut BytesMut,
-    url: &str,
-    quality: &[u8],
-    timings: &crate::timings::Timings,
-) -> (Bytes, Bytes) {
-    use crate::error::Stage;
-    out.put_slice(b"{\"url\":");
-    json::string_or_null(out, Some(url).filter(|url| !url.is_empty()));
-    out.put_slice(b",\"quality_score\":");
-    out.put_slice(quality);
-    out.put_slice(b",\"timings_us\":{\"extract_wait\":");
-    json::integer(out, u64::from(timings.micros(Stage::ExtractWait)));
-    out.put_slice(b",\"extract\":");
-    json::integer(out, u64::from(timings.micros(Stage::Extract)));
-    out.put_slice(b"},\"document\":");
-    (out.split().freeze(), Bytes::from_static(b"}"))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::error::ApiCode;
+    use std::time::Duration;
 
     #[test]
     fn a_refusal_is_the_documented_object() {
         let error = ApiError::new(ApiCode::TooManyUrls, "101 urls, maximum 100").limit("urls", 100);
         let reply = Reply::error(&error, Some("req-123"));
-        let told: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&reply.body[0]).unwrap();
         assert_eq!(reply.status, 400);
         let told = &told["error"];
         assert_eq!(told["type"], "validation_error");
@@ -203,9 +151,19 @@ mod tests {
 
     #[test]
     fn retry_after_is_never_sooner_than_meant() {
-        let after = std::time::Duration::from_millis(1500);
-        let error = ApiError::new(ApiCode::Overloaded, "full").retry_after(after);
-        let reply = Reply::error(&error, None);
+        let error = ApiError::new(ApiCode::Overloaded, "full");
+        let reply = Reply::error(&error.retry_after(Duration::from_millis(1500)), None);
         assert_eq!(reply.fields, [("Retry-After", Bytes::from_static(b"2"))]);
+    }
+
+    #[test]
+    fn an_extraction_is_spliced_around_the_guests_bytes() {
+        let mut timings = Timings::default();
+        timings.add(Stage::Extract, Duration::from_micros(7));
+        let reply = Reply::extracted("http://a/\"", "0.5", Bytes::from_static(b"{\"t\":1}"), &timings);
+        let told: serde_json::Value = serde_json::from_slice(&reply.body.concat()).unwrap();
+        assert_eq!(told["url"], "http://a/\"");
+        assert_eq!(told["document"]["t"], 1);
+        assert_eq!(told["timings_us"]["extract"], 7);
     }
 }

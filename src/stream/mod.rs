@@ -42,7 +42,8 @@ pub struct Stream {
     pub id_text: Box<str>,
     /// Index of the core that drives it.
     pub owner: usize,
-    aborted: AtomicBool,
+    aborted: Arc<AtomicBool>,
+    paused: AtomicBool,
     shared: Mutex<Shared>,
     totals: Arc<Totals>,
 }
@@ -63,7 +64,8 @@ impl Stream {
             id,
             id_text: id.to_string().into(),
             owner,
-            aborted: AtomicBool::new(false),
+            aborted: Arc::default(),
+            paused: AtomicBool::new(false),
             shared: Mutex::new(shared),
             totals,
         })
@@ -120,8 +122,19 @@ impl Stream {
 
     /// The flag itself, for the lane's watchdog.
     #[must_use]
-    pub const fn abort_flag(&self) -> &AtomicBool {
-        &self.aborted
+    pub fn abort_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.aborted)
+    }
+
+    /// Whether the crawl waits for readers: they tell its core when they have taken something.
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// The crawl begins or ends to wait for readers.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
     }
 
     /// A panic elsewhere can't leave the log half written: every change of it is one call.
