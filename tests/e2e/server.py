@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOREBAY = os.environ.get("FOREBAY_BIN", os.path.join(ROOT, "target", "debug", "forebay"))
@@ -154,6 +155,11 @@ class Origin(Process):
 
     def malformed(self, name, **query):
         return self._at(f"/malformed/{name}", query)
+
+    def names(self, kind):
+        """Every name that the origin knows for "malformed" or "hostile"."""
+        index = urllib.request.urlopen(self.url, timeout=10).read().decode()
+        return re.search(rf"^{kind}: (.*)$", index, re.MULTILINE).group(1).split()
 
     def at(self, path, **query):
         """Any other path of the grammar, as in at("/stall", at="head")."""
