@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use uring::lane::Class;
 use uring::probe::Runtime;
+use uring::ring::BufferConfig;
 
 /// What is known of a setting beside its value.
 #[derive(Debug, Clone, Copy)]
@@ -149,11 +150,11 @@ settings! {
     /// Factor by which a ring shrinks when sends are slow.
     "buffer.shrink_factor" buffer_shrink_factor: f64 = 0.75;
     /// Sends that the ring's size is judged by.
-    "buffer.window_sends" buffer_window_sends: usize = 50, 1..=10_000;
+    "buffer.window_sends" buffer_window_sends: u32 = 50, 1..=64;
     /// Milliseconds above which a send counts as slow.
     "buffer.slow_send_ms" buffer_slow_send_ms: u64 = 100, 1..=60_000;
     /// Slow sends within the window before the ring shrinks.
-    "buffer.slow_sends_max" buffer_slow_sends_max: usize = 10, 1..=10_000;
+    "buffer.slow_sends_max" buffer_slow_sends_max: u32 = 10, 0..=63;
 
     /// Milliseconds for one name to resolve.
     "fetch.dns_timeout_ms" dns_timeout_ms: u64 = 5_000, 1..=60_000;
@@ -187,6 +188,8 @@ settings! {
 
     /// Bytes of HTML handed to the extractor; the rest of a longer page is cut off.
     "extract.html_bytes_max" html_bytes_max: usize = 2 * 1024 * 1024, 1024..=crate::limits::HTML_BYTES_MAX;
+    /// Bytes of a document handed to `POST /extract`.
+    "extract.body_bytes_max" extract_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=crate::limits::BODY_BYTES_MAX;
     /// Milliseconds of CPU time for one page.
     "extract.cpu_ms" extract_cpu_ms: u64 = 1_000, 10..=60_000;
     /// Pages that may wait for a core's lane; above it fetched pages wait on their loop.
@@ -209,16 +212,8 @@ impl Config {
     /// A sentence for each relation that doesn't hold.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
-        if self.buffer_frames_min > self.buffer_frames_start
-            || self.buffer_frames_start > self.buffer_frames_max
-        {
-            wrong.push("buffer.frames_min <= buffer.frames_start <= buffer.frames_max".to_owned());
-        }
-        if !(1.0..=16.0).contains(&self.buffer_growth_factor) {
-            wrong.push("buffer.growth_factor is between 1 and 16".to_owned());
-        }
-        if !(0.01..=1.0).contains(&self.buffer_shrink_factor) {
-            wrong.push("buffer.shrink_factor is between 0.01 and 1".to_owned());
+        if let Err(error) = self.ring().validate() {
+            wrong.push(error.to_string());
         }
         if self.replay_bytes_max > self.stream_bytes_max {
             wrong.push("stream.replay_bytes_max <= stream.bytes_max".to_owned());
@@ -228,18 +223,19 @@ impl Config {
 
     /// The limits of a connection's backpressure ring.
     #[must_use]
-    pub fn ring(&self) -> uring::ring::RingConfig {
-        uring::ring::RingConfig {
+    pub fn ring(&self) -> BufferConfig {
+        let percent = |factor: f64| (factor * 100.0).round() as usize;
+        BufferConfig {
             frames_min: self.buffer_frames_min,
             frames_start: self.buffer_frames_start,
             frames_max: self.buffer_frames_max,
-            growth_factor: self.buffer_growth_factor,
-            shrink_factor: self.buffer_shrink_factor,
+            growth_percent: percent(self.buffer_growth_factor),
+            shrink_percent: percent(self.buffer_shrink_factor),
             window_sends: self.buffer_window_sends,
             slow_send: Duration::from_millis(self.buffer_slow_send_ms),
             slow_sends_max: self.buffer_slow_sends_max,
             bytes_max: self.buffer_bytes_max,
-            ..uring::ring::RingConfig::default()
+            ..BufferConfig::default()
         }
     }
 }

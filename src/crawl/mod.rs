@@ -8,4 +8,5 @@ pub mod live;
 pub mod mesh;
 pub mod node;
 pub mod page;
+pub mod report;
 pub mod request;

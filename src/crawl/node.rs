@@ -3,23 +3,28 @@
 
 use super::live::Live;
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
-use super::page;
+use super::{page, report};
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::extract::Extractor;
 use crate::fetch::Fetcher;
 use crate::local::{Notify, Permit, Semaphore, Slot};
+use crate::observe::Core;
+use crate::observe::hist::Epoch;
+use crate::observe::request_id::{RequestId, RequestIds};
+use crate::proto::events::PageResult;
+use crate::stream::machine::Ending;
 use crate::stream::registry::Registry;
 use crate::stream::{Totals, Watcher};
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
-use uring::lane::Lane;
+use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
 
 /// Bytes of the block that events are written into before they are split off.
@@ -28,12 +33,11 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What all cores share, read-only or behind short locks.
-#[derive(Debug)]
 pub struct Shared {
     /// The settings.
     pub config: Arc<Config>,
-    /// The sandbox' engine and module.
-    pub extractor: Extractor,
+    /// The sandbox' engine and module, once it is loaded; `None` inside when that failed.
+    pub extractor: OnceLock<Option<Extractor>>,
     /// All streams.
     pub registry: Registry,
     /// Bytes and number of all streams.
@@ -42,6 +46,12 @@ pub struct Shared {
     pub mesh: Vec<Sender<Message>>,
     /// Whether new work is refused.
     pub draining: AtomicBool,
+    /// Client connections open.
+    pub connections: AtomicUsize,
+    /// When the process started, on the wall clock.
+    pub started: SystemTime,
+    /// What latencies are dated from.
+    pub epoch: Epoch,
 }
 
 /// See the module. Lives on one core; tasks of that core share it.
@@ -50,6 +60,8 @@ pub struct Node {
     pub index: usize,
     /// What all cores share.
     pub shared: Arc<Shared>,
+    /// This core's times and counters.
+    pub observe: Core,
     pub(super) fetcher: Rc<Fetcher>,
     lane: Lane<LaneJob>,
     lane_places: Rc<Semaphore>,
@@ -63,6 +75,13 @@ pub struct Node {
     pages: RefCell<HashMap<Ulid, Vec<Rc<Notify>>>>,
     watchers: RefCell<Vec<Option<Rc<Notify>>>>,
     scratch: RefCell<BytesMut>,
+    request_ids: RefCell<RequestIds>,
+    /// Pages that the sandbox stopped or that failed in it.
+    traps: Cell<u64>,
+    /// When the core must have ended, once it is told to.
+    drain_until: Cell<Option<Instant>>,
+    drain: Notify,
+    idle: Notify,
 }
 
 /// A page in the lane: its place there is given back when the lane answers, not before.
@@ -77,6 +96,7 @@ impl Node {
     pub fn new(index: usize, shared: Arc<Shared>, fetcher: Rc<Fetcher>, lane: Lane<LaneJob>) -> Rc<Self> {
         Rc::new(Self {
             index,
+            observe: Core::new(shared.epoch, Instant::now()),
             lane_places: Semaphore::new(shared.config.extract_queue_max),
             shared,
             fetcher,
@@ -88,14 +108,19 @@ impl Node {
             pages: RefCell::default(),
             watchers: RefCell::default(),
             scratch: RefCell::new(BytesMut::with_capacity(SCRATCH_BYTES)),
+            request_ids: RefCell::new(RequestIds::new(Ulid::generate().0)),
+            traps: Cell::new(0),
+            drain_until: Cell::new(None),
+            drain: Notify::default(),
+            idle: Notify::default(),
         })
     }
 
     /// Reads the core's mailbox until every sender is gone. Never waits for another core, so two
     /// cores can't wait for each other.
-    pub async fn serve(self: Rc<Self>, mailbox: Receiver<Message>) {
+    pub async fn serve(self: Rc<Self>, mut mailbox: Receiver<Message>) {
         let sweeper = Rc::clone(&self);
-        uring::spawn(async move { sweeper.sweep().await });
+        drop(uring::spawn(async move { sweeper.sweep().await }));
         while let Some(message) = mailbox.recv().await {
             self.handle(message);
         }
@@ -117,12 +142,88 @@ impl Node {
             Message::Abort { stream } => self.abort_pages(stream),
             Message::Cancel { stream } => {
                 if let Some(live) = self.live(stream) {
-                    live.end(self, crate::stream::machine::Ending::Cancelled);
+                    live.end(self, Ending::Cancelled);
                 }
             }
             Message::Look { stream } => self.look(stream),
             Message::Wake { token } => self.wake_here(token),
+            Message::Report { scope, to } => {
+                let node = Rc::clone(self);
+                drop(uring::spawn(async move { to.send(report::core(&node, scope).await) }));
+            }
+            Message::Drain { until } => {
+                self.drain_until.set(Some(until));
+                self.drain.notify();
+            }
         }
+    }
+
+    /// Whether new work is refused because the server is going down.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the core is told to end; the time by which it must have.
+    pub async fn drained_at(&self) -> Instant {
+        loop {
+            if let Some(until) = self.drain_until.get() {
+                return until;
+            }
+            self.drain.notified().await;
+        }
+    }
+
+    /// Ends every stream of this core.
+    pub fn end_all(self: &Rc<Self>, ending: Ending) {
+        let all: Vec<Rc<Live>> = self.live.borrow().values().cloned().collect();
+        all.into_iter().for_each(|live| live.end(self, ending));
+    }
+
+    /// Waits until no stream of this core runs and no page runs here, for `until` at most.
+    pub async fn quiesced(&self, until: Instant) {
+        while !self.live.borrow().is_empty() || !self.pages.borrow().is_empty() {
+            if uring::time::timeout_at(until, self.idle.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the server takes work, and why not.
+    ///
+    /// # Errors
+    /// `draining`, or `overloaded` while the extractor is being loaded.
+    pub fn readiness(&self) -> Result<(), ApiError> {
+        let refuse = |code, message: &str| {
+            Err(ApiError::new(code, message).retry_after(Duration::from_secs(1)))
+        };
+        if self.draining() {
+            return refuse(ApiCode::Draining, "the server is shutting down");
+        }
+        match self.shared.extractor.get() {
+            Some(Some(_)) => Ok(()),
+            Some(None) => refuse(ApiCode::Overloaded, "the extractor could not be loaded"),
+            None => refuse(ApiCode::Overloaded, "starting: the extractor is being loaded"),
+        }
+    }
+
+    /// The client's own id for its request, or one of ours.
+    pub fn request_id(&self, given: Option<RequestId>) -> RequestId {
+        given.unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            self.request_ids.borrow_mut().next(now_ms)
+        })
+    }
+
+    /// What the lane did so far.
+    pub(super) fn lane_stats(&self) -> LaneStats {
+        self.lane.stats()
+    }
+
+    /// Pages that the sandbox stopped or that failed in it.
+    pub(super) fn traps(&self) -> u64 {
+        self.traps.get()
     }
 
     /// Refuses a new stream where there is no room for it, before any work is done.
@@ -130,23 +231,20 @@ impl Node {
     /// # Errors
     /// `draining` or `overloaded`, with the time to come back.
     pub fn admit(&self) -> Result<(), ApiError> {
-        let refuse = |code, message: &str| {
-            Err(ApiError::new(code, message).retry_after(Duration::from_secs(1)))
-        };
-        if self.shared.draining.load(Ordering::Relaxed) {
-            return refuse(ApiCode::Draining, "the server is shutting down");
-        }
-        let totals = &self.shared.totals;
-        if totals.running.load(Ordering::Relaxed) >= self.shared.config.streams_max {
-            return refuse(ApiCode::Overloaded, "as many streams run as may run at once");
-        }
-        if totals.bytes.load(Ordering::Relaxed) >= self.shared.config.stream_bytes_max {
+        self.readiness()?;
+        let (totals, config) = (&self.shared.totals, &self.shared.config);
+        let full = || totals.bytes.load(Ordering::Relaxed) >= config.stream_bytes_max;
+        if full() {
             self.forget_oldest();
-            if totals.bytes.load(Ordering::Relaxed) >= self.shared.config.stream_bytes_max {
-                return refuse(ApiCode::Overloaded, "the streams' buffers are full");
-            }
         }
-        Ok(())
+        let why = if totals.running.load(Ordering::Relaxed) >= config.streams_max {
+            "as many streams run as may run at once"
+        } else if full() {
+            "the streams' buffers are full"
+        } else {
+            return Ok(());
+        };
+        Err(ApiError::new(ApiCode::Overloaded, why).retry_after(Duration::from_secs(1)))
     }
 
     /// Where a page of `stream` is worked on: the cores take turns, beginning with the owner.
@@ -165,14 +263,15 @@ impl Node {
 
     fn work(self: &Rc<Self>, job: PageJob) {
         let node = Rc::clone(self);
-        uring::spawn(async move {
+        drop(uring::spawn(async move {
             let stream = job.stream.id;
             let abort = Rc::new(Notify::default());
             node.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
             let result = page::run(&node, &job, &abort).await;
             node.forget_page(stream, &abort);
             node.report(job.stream.owner, stream, job.index, result).await;
-        });
+            node.idle.notify();
+        }));
     }
 
     async fn report(
@@ -180,7 +279,7 @@ impl Node {
         owner: usize,
         stream: Ulid,
         index: u32,
-        page: crate::proto::events::PageResult,
+        page: PageResult,
     ) {
         let message = Message::Done { stream, index, page: Box::new(page) };
         if owner == self.index {
@@ -220,10 +319,10 @@ impl Node {
     }
 
     /// Sends now where there is room, else from a task of its own.
-    fn post_soon(self: &Rc<Self>, core: usize, message: Message) {
+    pub(super) fn post_soon(self: &Rc<Self>, core: usize, message: Message) {
         if let Err(SendError::Full(message)) = self.shared.mesh[core].try_send(message) {
             let node = Rc::clone(self);
-            uring::spawn(async move { node.post(core, message).await });
+            drop(uring::spawn(async move { node.post(core, message).await }));
         }
     }
 
@@ -240,7 +339,9 @@ impl Node {
             self.tickets.borrow_mut().remove(&number);
             return refused.into_inner().refuse();
         }
-        slot.take().await
+        let reply = slot.take().await;
+        self.traps.set(self.traps.get() + u64::from(reply.outcome.is_err()));
+        reply
     }
 
     /// Registers a reader on this core; it is woken through `notify`.
@@ -308,14 +409,17 @@ impl Node {
     pub(super) fn retire(&self, live: &Live) {
         let id = live.stream.id;
         self.live.borrow_mut().remove(&id);
+        self.idle.notify();
         self.finished.borrow_mut().insert((Instant::now() + live.resume_window, id));
     }
 
     /// Forgets a finished stream at once where its window is over and nobody reads it.
     fn expire_when_unread(&self, id: Ulid) {
         let now = Instant::now();
-        let over = |(until, other): &(Instant, Ulid)| *other == id && *until <= now;
-        let entry = self.finished.borrow().iter().find(|entry| over(entry)).copied();
+        let finished = self.finished.borrow();
+        let mut over = finished.iter().take_while(|(until, _)| *until <= now);
+        let entry = over.find(|(_, other)| *other == id).copied();
+        drop(finished);
         if let Some(entry) = entry {
             self.expire(entry);
         }
@@ -338,21 +442,13 @@ impl Node {
         loop {
             uring::time::sleep(SWEEP_EVERY).await;
             let now = Instant::now();
+            while self.observe.tick(now) {
+                uring::yield_now().await;
+            }
             let over: Vec<_> =
                 self.finished.borrow().iter().take_while(|(until, _)| *until <= now).copied().collect();
             over.into_iter().for_each(|entry| self.expire(entry));
         }
-    }
-
-    /// Streams that this core owns and that still run.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        self.live.borrow().len()
-    }
-
-    /// Every stream of this core that still runs.
-    pub(super) fn all_live(&self) -> Vec<Rc<Live>> {
-        self.live.borrow().values().cloned().collect()
     }
 
     pub(super) fn with_scratch<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {

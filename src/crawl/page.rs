@@ -41,7 +41,7 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
     match fetched {
         Ok(fetched) => {
             timings.merge(&fetched.timings);
-            extract(node, job, fetched, timings, abort).await
+            extract(node, job, fetched, timings, abort, request.deadline).await
         }
         Err(failure) => {
             timings.merge(&failure.timings);
@@ -63,6 +63,7 @@ async fn extract(
     fetched: Fetched,
     mut timings: Timings,
     abort: &Notify,
+    deadline: Instant,
 ) -> PageResult {
     let mut result = PageResult {
         final_url: Some(fetched.final_url.clone()),
@@ -80,6 +81,7 @@ async fn extract(
         url: fetched.final_url,
         options,
         stream: Some(stream),
+        deadline,
         submitted: Instant::now(),
         ticket,
         reply_to,
@@ -98,8 +100,8 @@ async fn extract(
         timings.add(Stage::Extract, reply.took);
         match reply.outcome {
             Ok(extracted) => {
-                let (json, quality) = (extracted.document(), extracted.quality());
-                result.document = Some(Document { json, quality });
+                let quality = extracted.quality_json().to_owned().into();
+                result.document = Some(Document { json: extracted.document(), quality });
                 result.error = None;
             }
             Err(error) => result.error = Some(error),
@@ -114,12 +116,14 @@ async fn extract(
 #[must_use]
 pub fn lane_options(options: &Options) -> extract::Options {
     let wants = |format| options.formats.contains(&format);
-    extract::Options {
+    let formats = extract::Formats {
         markdown: wants(Format::Markdown),
         text: wants(Format::Text),
         links: wants(Format::Links),
         metadata: wants(Format::Metadata),
-    }
+    };
+    let options = extract::Options::new(options.extractor.as_str(), formats);
+    options.expect("the names of extractors are ours")
 }
 
 fn ended(stage: Stage) -> PageError {

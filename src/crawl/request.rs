@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
+use crate::fetch::target::{Target, TargetError};
 use crate::limits;
 use crate::stream::machine::Order;
 use serde::Deserialize;
@@ -125,6 +126,8 @@ names! {
     Extractor {
         /// The main content of the page.
         Article,
+        /// All of the page's text.
+        Full,
     }
 }
 names! {
@@ -152,6 +155,17 @@ names! {
         Block,
         /// It is cut off after `stall_timeout_ms` and may resume.
         Disconnect,
+    }
+}
+
+impl Extractor {
+    /// The name that the guest knows it by.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Article => "article",
+            Self::Full => "full",
+        }
     }
 }
 
@@ -207,7 +221,7 @@ pub fn parse_crawl(body: &mut [u8], config: &Config) -> Result<CrawlRequest, Api
     check_options(&body.options)?;
     let mut wrong: Option<ApiError> = None;
     for (at, url) in body.urls.iter().enumerate() {
-        if let Err(why) = crate::fetch::target::parse(url) {
+        if let Err(why) = check_url(url) {
             let field = format!("urls[{at}]");
             let error = wrong.take().unwrap_or_else(|| {
                 ApiError::new(ApiCode::InvalidUrl, format!("{field} is no URL to fetch: {why}"))
@@ -224,6 +238,14 @@ pub fn parse_crawl(body: &mut [u8], config: &Config) -> Result<CrawlRequest, Api
             options: Arc::new(body.options),
         }),
     }
+}
+
+/// Whether a URL is one that can be fetched.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_url(url: &str) -> Result<(), TargetError> {
+    Target::parse(url).map(drop)
 }
 
 /// Reads and checks the JSON body of an extraction.

@@ -2,6 +2,7 @@
 
 use super::route::Route;
 use crate::observe::request_id::RequestId;
+use crate::observe::series::Endpoint;
 use crate::proto::h1::{Method, Request, TargetForm, list_members};
 
 /// What a request's body claims to be.
@@ -34,8 +35,10 @@ pub struct Ask {
     pub charset: Option<String>,
     /// What stands behind the `?`.
     pub query: Option<String>,
-    /// Whether the client prefers Server-Sent Events.
+    /// Whether the client asks for Server-Sent Events.
     pub wants_sse: bool,
+    /// Whether the client asks for OpenMetrics.
+    pub wants_openmetrics: bool,
 }
 
 impl Ask {
@@ -55,7 +58,23 @@ impl Ask {
             body_type,
             charset,
             query: request.query().map(str::to_owned),
-            wants_sse: request.fields().all("accept").any(accepts_events),
+            wants_sse: accepts(request, "text/event-stream"),
+            wants_openmetrics: accepts(request, "application/openmetrics-text"),
+        }
+    }
+
+    /// What the request's times count as.
+    #[must_use]
+    pub const fn endpoint(&self) -> Endpoint {
+        match self.route {
+            Some(Route::Livez) => Endpoint::Livez,
+            Some(Route::Readyz | Route::Healthz) => Endpoint::Health,
+            Some(Route::Metrics | Route::Latency) => Endpoint::Metrics,
+            Some(Route::Extract) => Endpoint::Extract,
+            Some(Route::Crawl) => Endpoint::Crawl,
+            Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
+            Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
+            None => Endpoint::Other,
         }
     }
 
@@ -87,12 +106,12 @@ fn body_type(value: &[u8]) -> (BodyType, Option<String>) {
     (body_type, charset)
 }
 
-/// Whether an `Accept` value names Server-Sent Events with a weight above zero (RFC 9110 §12.5.1).
-fn accepts_events(value: &[u8]) -> bool {
-    list_members(value).any(|member| {
+/// Whether `Accept` names a media type with a weight above zero (RFC 9110 §12.5.1).
+fn accepts(request: &Request<'_>, wanted: &str) -> bool {
+    request.fields().all("accept").flat_map(list_members).any(|member| {
         let text = String::from_utf8_lossy(member).to_ascii_lowercase();
         let mut parts = text.split(';').map(str::trim);
         let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-        parts.next() == Some("text/event-stream") && !parts.any(refused)
+        parts.next() == Some(wanted) && !parts.any(refused)
     })
 }

@@ -6,10 +6,11 @@
 use super::ask::Ask;
 use super::reply::{Head, Reply};
 use crate::crawl::node::Node;
-use crate::error::{ApiCode, ApiError};
-use crate::limits::PIPELINE_BYTES_MAX;
+use crate::error::ApiError;
 use crate::local::Notify;
+use crate::observe::metrics::{Counter, StatusClass};
 use crate::observe::request_id::RequestId;
+use crate::observe::series::{Endpoint, Key, Measure};
 use crate::proto::h1::{
     self, Answer, AnswerBody, Connection, Event, Refusal, State, Timeouts, WantBodyError,
 };
@@ -39,6 +40,11 @@ pub struct Conn {
     /// When the request in progress could first be known of: the accept, or readability.
     pub(super) since: Instant,
     pub(super) request_id: Option<RequestId>,
+    /// What the exchange's times and outcome count as.
+    pub(super) endpoint: Endpoint,
+    status: u16,
+    /// Requests read so far.
+    requests: u64,
 }
 
 /// The connection is over; nothing more can be said on it.
@@ -73,6 +79,9 @@ impl Conn {
             out: Gather::new(),
             since: now,
             request_id: None,
+            endpoint: Endpoint::Other,
+            status: 0,
+            requests: 0,
         }
     }
 
@@ -96,6 +105,9 @@ impl Conn {
                     let request = self.h1.request(held).expect("the head is complete");
                     let ask = Ask::of(&request);
                     self.consume(head_len);
+                    self.requests += 1;
+                    self.endpoint = ask.endpoint();
+                    self.record(Measure::AcceptToParse, now);
                     return Ok(Some(ask));
                 }
                 Ok(Event::Drop { consumed }) => self.consume(consumed),
@@ -103,6 +115,7 @@ impl Conn {
                 Ok(_) => self.read_more(drain).await?,
                 Err(refusal) => {
                     self.request_id = None;
+                    self.endpoint = Endpoint::Other;
                     self.refuse(&refusal.into()).await?;
                 }
             }
@@ -145,7 +158,7 @@ impl Conn {
             Ok(readable) => readable?,
             Err(_) => return self.handle_timeout(now).await,
         }
-        if was_idle && !self.h1.is_new() {
+        if was_idle && self.requests > 0 {
             self.since = now;
         }
         self.read(now).await
@@ -249,6 +262,7 @@ impl Conn {
     /// Answers with a refusal.
     pub(super) async fn refuse(&mut self, error: &ApiError) -> Result<(), Gone> {
         let id = self.request_id;
+        self.node.observe.count(Counter::ApiErrors(error.code));
         self.reply(Reply::error(error, id.as_ref().map(RequestId::as_str))).await
     }
 
@@ -267,7 +281,8 @@ impl Conn {
             204 => AnswerBody::None,
             _ => AnswerBody::Length(reply.len()),
         };
-        let answer = self.start_answer(reply.status, body, &fields)?;
+        let (answer, head) = self.start_answer(reply.status, body, &fields)?;
+        self.out.push(head);
         if !answer.head_only {
             reply.body.into_iter().for_each(|part| self.out.push(part));
         }
@@ -279,26 +294,28 @@ impl Conn {
         let fields: [(&str, &[u8]); 1] = [("Content-Type", super::reply::TEXT.as_bytes())];
         let id = self.request_id;
         let length = AnswerBody::Length(text.len() as u64);
-        let answer = match &id {
+        let (answer, head) = match &id {
             Some(id) => {
                 let echoed = [fields[0], ("X-Request-ID", id.as_str().as_bytes())];
                 self.start_answer(status, length, &echoed)?
             }
             None => self.start_answer(status, length, &fields)?,
         };
+        self.out.push(head);
         if !answer.head_only {
             self.out.push(text);
         }
         self.finish_answer().await
     }
 
-    /// Puts an answer's head into `out`.
+    /// Writes an answer's head, to be sent with what follows it.
     pub(super) fn start_answer(
         &mut self,
         status: u16,
         body: AnswerBody,
         fields: &[(&str, &[u8])],
-    ) -> Result<Answer, Gone> {
+    ) -> Result<(Answer, Buf), Gone> {
+        self.status = status;
         let mut head = Head(arena::alloc(HEAD_BYTES));
         let date = imf_fixdate(SystemTime::now());
         let now = Instant::now();
@@ -306,10 +323,7 @@ impl Conn {
             self.h1.close_soon(now);
         }
         match self.h1.start_answer(now, &mut head, status, body, Some(&date), fields) {
-            Ok(answer) => {
-                self.out.push(head.0);
-                Ok(answer)
-            }
+            Ok(answer) => Ok((answer, head.0)),
             Err(bug) => {
                 tracing::error!("an answer was not started: {bug}");
                 Err(Gone)
@@ -319,7 +333,14 @@ impl Conn {
 
     /// Sends what waits, and goes over to what follows the answer.
     pub(super) async fn finish_answer(&mut self) -> Result<(), Gone> {
-        self.flush().await?;
+        if !self.out.is_empty() {
+            self.flush().await?;
+            let now = Instant::now();
+            self.record(Measure::Ttfb, now);
+            self.record(Measure::Whole, now);
+        }
+        let class = StatusClass::of(self.status);
+        self.node.observe.count(Counter::Requests(self.endpoint, class));
         match self.h1.finish_answer(Instant::now()) {
             Ok(State::Linger) => Ok(self.socket.shutdown_write()?),
             Ok(State::Closed) | Err(_) => Err(Gone),
@@ -345,13 +366,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Bytes of further requests that have come already.
-    pub(super) fn has_pipelined(&self) -> bool {
-        self.inbox.as_ref().is_some_and(|inbox| inbox.len() < PIPELINE_BYTES_MAX)
-    }
-
-    /// An error that the server is to be blamed for.
-    pub(super) fn internal() -> ApiError {
-        ApiError::new(ApiCode::InternalError, "something went wrong on our side")
+    fn record(&self, measure: Measure, now: Instant) {
+        let spent = now.saturating_duration_since(self.since);
+        self.node.observe.record(Key::At(self.endpoint, measure), spent);
     }
 }

@@ -1,7 +1,6 @@
 //! Which path is what, and which methods it takes.
 
 use crate::proto::h1::Method;
-use ulid::Ulid;
 
 /// A resource of the API (API §1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +21,6 @@ pub enum Route {
     CrawlStream,
     /// HTML in, document out.
     Extract,
-    /// A stream's state, and its cancellation.
-    Stream(Ulid),
-    /// A stream's events from a position on.
-    StreamEvents(Ulid),
 }
 
 impl Route {
@@ -44,17 +39,7 @@ impl Route {
             "/crawl/stream" => Some(Self::CrawlStream),
             "/extract" => Some(Self::Extract),
             "/latency" => Some(Self::Latency),
-            other => Self::find_stream(other.strip_prefix("/streams/")?),
-        }
-    }
-
-    fn find_stream(rest: &str) -> Option<Self> {
-        let (id, tail) = rest.split_once('/').map_or((rest, None), |(id, tail)| (id, Some(tail)));
-        let id = Ulid::from_string(id).ok()?;
-        match tail {
-            None => Some(Self::Stream(id)),
-            Some("events") => Some(Self::StreamEvents(id)),
-            Some(_) => None,
+            _ => None,
         }
     }
 
@@ -63,7 +48,6 @@ impl Route {
     pub const fn methods(self) -> &'static [Method] {
         match self {
             Self::Crawl | Self::CrawlStream | Self::Extract => &[Method::Post],
-            Self::Stream(_) => &[Method::Get, Method::Head, Method::Delete],
             _ => &[Method::Get, Method::Head],
         }
     }
@@ -73,7 +57,6 @@ impl Route {
     pub const fn allow(self) -> &'static str {
         match self {
             Self::Crawl | Self::CrawlStream | Self::Extract => "POST, OPTIONS",
-            Self::Stream(_) => "GET, HEAD, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -91,15 +74,11 @@ mod tests {
         for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"] {
             assert_eq!(Route::find(absent), None, "{absent}");
         }
-        let id = Ulid::from_string("01ARZ3NDEKTSV4RRFFQ69G5FAV").expect("a ULID");
-        assert_eq!(Route::find("/streams/01ARZ3NDEKTSV4RRFFQ69G5FAV"), Some(Route::Stream(id)));
-        let events = "/v1/streams/01ARZ3NDEKTSV4RRFFQ69G5FAV/events";
-        assert_eq!(Route::find(events), Some(Route::StreamEvents(id)));
     }
 
     #[test]
     fn allow_names_each_method_once() {
-        for path in ["/crawl", "/livez", "/streams/01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
+        for path in ["/crawl", "/livez"] {
             let route = Route::find(path).expect("a route");
             let names: Vec<&str> = route.methods().iter().map(|method| method.as_str()).collect();
             assert_eq!(route.allow(), format!("{}, OPTIONS", names.join(", ")));

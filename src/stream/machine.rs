@@ -35,7 +35,9 @@ pub enum Ending {
 }
 
 impl Ending {
-    const fn status(self) -> &'static str {
+    /// The status in `summary`.
+    #[must_use]
+    pub const fn status(self) -> &'static str {
         match self {
             Self::Cancelled | Self::Drained => "cancelled",
             Self::Deadline => "deadline_exceeded",
@@ -102,8 +104,8 @@ pub enum Output {
         total: Duration,
         /// To the first result.
         ttfr: Option<Duration>,
-        /// `completed`, `cancelled` or `deadline_exceeded`.
-        status: &'static str,
+        /// Why it ended before its work was done, if it did.
+        ending: Option<Ending>,
     },
 }
 
@@ -312,7 +314,7 @@ impl Machine {
             counts: self.counts,
             total: now.saturating_duration_since(self.started),
             ttfr: self.ttfr,
-            status: self.ending.map_or("completed", Ending::status),
+            ending: self.ending,
         });
     }
 

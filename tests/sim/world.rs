@@ -264,7 +264,8 @@ impl World {
                 self.aborted = true;
                 return;
             }
-            Output::Summary { seq, counts, status, .. } => {
+            Output::Summary { seq, counts, ending, .. } => {
+                let status = ending.map_or("completed", Ending::status);
                 assert!(self.last.replace((counts, status)).is_none(), "one summary");
                 let facts = events::Summary { counts, total_ms: 0, ttfr_ms: None, status };
                 events::summary(out, seq, &facts)
