@@ -149,7 +149,9 @@ pub fn plan(cores: Option<usize>) -> Vec<CorePlan> {
 
 /// Pins the calling thread; the error is a sentence for the log.
 pub(crate) fn pin(cpu: usize) -> Result<(), String> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+    // A `cpu_set_t` has that many bits; the crate would index past them.
+    let known = cpu < usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
+    if known && core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         Ok(())
     } else {
         Err(format!("could not pin to CPU {cpu}: {}", io::Error::last_os_error()))

@@ -12,6 +12,7 @@ pub mod mailbox;
 pub mod net;
 pub mod probe;
 mod queue;
+pub mod ring;
 mod select;
 mod stats;
 mod sys;

@@ -10,10 +10,19 @@ use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::{on, on_both};
+use common::on;
 use uring::core::{self, CoreConfig, CoreError};
 use uring::net::{PeerState, TcpListener, TcpStream};
 use uring::{Either, Gather, arena, mailbox, select2, time};
+
+/// Runs `main` as a core on each driver.
+fn on_both<F, Fut>(main: F)
+where
+    F: Fn(uring::Driver) -> Fut + Copy + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    common::drivers().into_iter().for_each(|driver| on(driver, main));
+}
 
 #[test]
 fn an_echo_in_both_directions() {
