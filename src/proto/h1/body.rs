@@ -160,3 +160,53 @@ impl BodyReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(framing: Framing, bytes_max: u64) -> Result<BodyReader, BodyError> {
+        BodyReader::new(framing, Strictness::Lenient, bytes_max)
+    }
+
+    #[test]
+    fn a_length_is_kept_to() -> Result<(), BodyError> {
+        let mut body = reader(Framing::Length(5), 5)?;
+        assert_eq!(body.next(b"abc"), Ok(Step { consumed: 3, data: 0..3, done: false }));
+        assert_eq!((body.received_bytes(), body.remaining_bytes()), (3, Some(2)));
+        assert_eq!(body.handle_eof(), Err(BodyError::Truncated));
+        assert_eq!(body.next(b"deHTTP"), Ok(Step { consumed: 2, data: 0..2, done: true }));
+        assert_eq!(body.next(b"HTTP"), Ok(Step { consumed: 0, data: 0..0, done: true }));
+        assert_eq!(body.handle_eof(), Ok(()));
+        assert_eq!(reader(Framing::None, 0)?.next(b"x").map(|step| step.done), Ok(true));
+        Ok(())
+    }
+
+    #[test]
+    fn limits_hold_for_every_framing() -> Result<(), BodyError> {
+        let too_large = BodyError::TooLarge { bytes_max: 5 };
+        assert_eq!(reader(Framing::Length(6), 5).err(), Some(too_large));
+        assert_eq!(reader(Framing::Chunked, 5)?.next(b"6\r\n"), Err(too_large));
+        let mut body = reader(Framing::Close, 5)?;
+        assert_eq!(body.next(b"abcde"), Ok(Step { consumed: 5, data: 0..5, done: false }));
+        assert_eq!(body.next(b"f"), Err(too_large));
+        assert_eq!(
+            (too_large.api_code().status(), too_large.page_code()),
+            (413, PageCode::BodyTooLarge)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn truncation_is_told_from_the_end() -> Result<(), BodyError> {
+        assert_eq!(reader(Framing::Close, 5)?.handle_eof(), Ok(()));
+        let mut body = reader(Framing::Chunked, 5)?;
+        body.next(b"1\r\na")?;
+        assert_eq!(body.handle_eof(), Err(BodyError::Truncated));
+        body.next(b"\r\n0\r\n\r")?;
+        assert_eq!(body.handle_eof(), Err(BodyError::Truncated), "the last line feed counts");
+        assert_eq!(body.next(b"\n").map(|step| step.done), Ok(true));
+        assert_eq!(body.handle_eof(), Ok(()));
+        Ok(())
+    }
+}

@@ -76,7 +76,9 @@ impl RequestDecoder {
     /// a slow head.
     #[must_use]
     pub fn has_started(&self, buf: &[u8]) -> bool {
-        buf.len() > self.scanner.line_start() || self.line.is_some()
+        // Empty lines before it are skipped, and half of one may yet become one.
+        let line = buf.get(self.scanner.line_start()..).unwrap_or_default();
+        self.line.is_some() || !matches!(line, b"" | b"\r")
     }
 
     /// The request in the buffer that was given to [`Self::handle_bytes`], once that was complete.

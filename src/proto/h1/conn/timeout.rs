@@ -68,7 +68,7 @@ impl Connection {
         [reading, writing].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Time has passed.
+    /// Time has passed. A read and a write may run out together: call it until it says to wait.
     pub fn handle_timeout(&mut self, now: Instant) -> Action {
         let Some((_, timeout)) = self.poll_timeout().filter(|(at, _)| *at <= now) else {
             return Action::Wait;
