@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judges a report of Autobahn|Testsuite: check.py INDEX_JSON CASES_EXPECTED
+"""Judges the reports of Autobahn|Testsuite: check.py CASES_EXPECTED INDEX_JSON...
 
 Prints how many cases showed which behaviour, names those that did not pass, and fails if there are
 any or if cases are missing. NON-STRICT passes: the standard leaves the tested behaviour open.
@@ -15,9 +15,12 @@ PASSED_CLOSE = {"OK", "INFORMATIONAL"}
 
 
 def main() -> int:
-    path, expected = sys.argv[1], int(sys.argv[2])
-    with open(path, encoding="utf-8") as file:
-        (cases,) = json.load(file).values()
+    expected = int(sys.argv[1])
+    cases = {}
+    for path in sys.argv[2:]:
+        with open(path, encoding="utf-8") as file:
+            (agent,) = json.load(file).values()
+            cases.update(agent)
     for key, label in (("behavior", "cases"), ("behaviorClose", "closing handshakes")):
         counts = collections.Counter(case[key] for case in cases.values())
         summary = ", ".join(f"{count} {name}" for name, count in counts.most_common())

@@ -14,7 +14,8 @@ pub struct Policy {
     pub client_context_takeover: bool,
     /// log2 of our compressor's window in bytes at most, 9 to 15.
     pub server_window_bits: u8,
-    /// log2 of the client's window in bytes at most, 9 to 15, for clients that let us choose.
+    /// log2 of the client's window in bytes at most, 9 to 15, for clients that let us choose. It
+    /// saves memory on their side; ours always has room for the largest.
     pub client_window_bits: u8,
 }
 

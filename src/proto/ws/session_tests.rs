@@ -96,6 +96,21 @@ fn bad_text_fails_before_its_message_ends() {
 }
 
 #[test]
+fn inflated_text_fails_as_early() {
+    let now = Instant::now();
+    let mut session = Session::new(now, Config::default(), Some(AGREEMENT));
+    let mut deflater = Deflater::new(&AGREEMENT, 6);
+    let good = deflater.message(&["κόσμε ".repeat(50).as_bytes()]).unwrap();
+    let bytes = [frame(0x41, &good[..20]), frame(0x80, &good[20..])].concat();
+    assert_eq!(feed(&mut session, now, &bytes), [text(&"κόσμε ".repeat(50))]);
+    let bad = deflater.message(&[b"\xce\xba\xed\xa0\x80", &[b'x'; 500]]).unwrap();
+    // Not the message's last frame, and not even all of this one.
+    let mut bytes = frame(0x41, &bad);
+    bytes.pop();
+    assert_eq!(feed(&mut session, now, &bytes), [Seen::Violation(Violation::InvalidUtf8)]);
+}
+
+#[test]
 fn limits_hold_before_the_bytes_arrive() {
     let now = Instant::now();
     let config = Config { message_bytes_max: 10, fragments_max: 3, ..Config::default() };
