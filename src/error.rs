@@ -237,7 +237,8 @@ pub enum ApiCode {
     UriTooLong,
     InvalidContentType,
     ExpectationFailed,
-    UnprocessableDocument,
+    ExtractFailed,
+    ExtractMemory,
     UpgradeRequired,
     RateLimited,
     HeadersTooLarge,
@@ -252,7 +253,7 @@ pub enum ApiCode {
 
 impl ApiCode {
     /// Every code, in the order of the declaration.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::ValidationError,
         Self::UnknownField,
         Self::InvalidUrl,
@@ -271,7 +272,8 @@ impl ApiCode {
         Self::UriTooLong,
         Self::InvalidContentType,
         Self::ExpectationFailed,
-        Self::UnprocessableDocument,
+        Self::ExtractFailed,
+        Self::ExtractMemory,
         Self::UpgradeRequired,
         Self::RateLimited,
         Self::HeadersTooLarge,
@@ -338,7 +340,8 @@ impl ApiCode {
             Self::UriTooLong => (414, "uri_too_long"),
             Self::InvalidContentType => (415, "invalid_content_type"),
             Self::ExpectationFailed => (417, "expectation_failed"),
-            Self::UnprocessableDocument => (422, "unprocessable_document"),
+            Self::ExtractFailed => (422, "extract_failed"),
+            Self::ExtractMemory => (422, "extract_memory"),
             Self::UpgradeRequired => (426, "upgrade_required"),
             Self::RateLimited => (429, "rate_limited"),
             Self::HeadersTooLarge => (431, "headers_too_large"),

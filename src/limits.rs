@@ -70,6 +70,10 @@ pub const FETCH_HEADERS_BYTES_MAX: usize = 8 * 1024;
 pub const GUEST_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of HTML that a guest is given, upper bound of `extract.html_bytes_max`.
 pub const HTML_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of stack that a guest may use; the thread it runs on needs twice that.
+pub const GUEST_STACK_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of an extractor module.
+pub const GUEST_MODULE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of JSON that a guest may answer.
 pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 

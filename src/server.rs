@@ -1,12 +1,18 @@
 //! From a configuration to running cores, and from a signal to their end.
 
-use crate::config::Config;
+use crate::config::{Config, Roots};
 use crate::control::{self, Control};
 use crate::crawl::lane;
-use crate::crawl::mesh::Message;
+use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
 use crate::crawl::node::{Node, Shared};
-use crate::extract::{ExtractConfig, Extractor, LoadError};
-use crate::fetch::{FetchConfig, Fetcher};
+use crate::crawl::report;
+use crate::extract::{self, ExtractConfig, Extractor, LoadError, Ticker};
+use crate::fetch::resolve::Resolver;
+use crate::fetch::pool::PoolLimits;
+use crate::fetch::tls::TlsRoots;
+use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
+use crate::observe::hist::{Epoch, Scope};
+use crate::observe::summary;
 use crate::serve;
 use crate::stream::Totals;
 use crate::stream::registry::Registry;
@@ -15,16 +21,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use uring::core::{CoreConfig, CoreHandle, CorePlan};
 use uring::lane::{Lane, LaneConfig};
 use uring::mailbox::{self, Receiver, Sender};
 use uring::probe::{self, Choice, ProbeError};
 
-/// Letters that may wait for one core: pages handed to it, results of its streams' pages, wake-ups.
-const MAILBOX_LETTERS: usize = 4096;
 /// Connections that the kernel may hold until a loop accepts them.
 const BACKLOG: i32 = 4096;
+/// How often running guests look at their limits.
+const TICK: Duration = Duration::from_millis(5);
 /// How long streams that were ended by the drain may take to say so.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
@@ -47,7 +53,7 @@ pub enum StartError {
     Thread(#[from] io::Error),
     /// The egress rules, roots or other settings of fetching make no sense.
     #[error("{0}")]
-    Fetch(String),
+    Fetch(#[from] FetchConfigError),
     /// The extractor's module can't be loaded.
     #[error("{0}")]
     Extractor(#[from] LoadError),
@@ -64,7 +70,8 @@ pub struct Server {
     shared: Arc<Shared>,
     cores: Vec<CoreHandle<()>>,
     control: Control,
-    loaded: mpsc::Receiver<Result<(), LoadError>>,
+    loaded: mpsc::Receiver<Result<Ticker, LoadError>>,
+    ticker: OnceLock<Ticker>,
 }
 
 impl Server {
@@ -77,11 +84,11 @@ impl Server {
         let kernel = probe::probe();
         let runtime = probe::choose(config.runtime, &kernel)?;
         let config = Arc::new(config);
-        let fetch = Arc::new(fetch_config(&config)?);
+        let fetch = fetch_config(&config)?;
         let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
-            plans.iter().map(|_| mailbox::channel::<Message>(MAILBOX_LETTERS)).unzip();
-        let control = control::start(fetch.dns_timeout)?;
+            plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
+        let control = control::start()?;
         let shared = Arc::new(Shared {
             config: Arc::clone(&config),
             extractor: OnceLock::new(),
@@ -90,9 +97,10 @@ impl Server {
             mesh,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
-            started: Instant::now(),
+            started: SystemTime::now(),
+            epoch: Epoch::now(),
         });
-        let loaded = load_extractor(&shared, &control)?;
+        let loaded = load_extractor(&shared, plans.len())?;
         let mut server = Self {
             addr: config.listen,
             runtime,
@@ -101,6 +109,7 @@ impl Server {
             cores: Vec::new(),
             control,
             loaded,
+            ticker: OnceLock::new(),
         };
         for (plan, mailbox) in plans.into_iter().zip(mailboxes) {
             if let Err(error) = server.start_core(plan, mailbox, Arc::clone(&fetch)) {
@@ -115,7 +124,7 @@ impl Server {
         &mut self,
         plan: CorePlan,
         mailbox: Receiver<Message>,
-        fetch: Arc<FetchConfig>,
+        fetch: Arc<FetchShared>,
     ) -> Result<(), StartError> {
         let config = &self.shared.config;
         let lane = Lane::start(
@@ -137,7 +146,7 @@ impl Server {
         };
         let (report, listening) = mpsc::sync_channel(1);
         let (shared, addr) = (Arc::clone(&self.shared), self.addr);
-        let resolver = self.control.resolver(&fetch);
+        let questions = self.control.questions();
         let handle = uring::core::spawn(core, move || async move {
             let listener = match uring::net::TcpListener::bind(addr, BACKLOG) {
                 Ok(listener) => listener,
@@ -147,7 +156,7 @@ impl Server {
                 }
             };
             let _ = report.send(listener.local_addr());
-            let fetcher = Fetcher::new(fetch, resolver);
+            let fetcher = Fetcher::new(fetch, Resolver::new(questions));
             let node = Node::new(plan.index, shared, fetcher, lane);
             serve::run(node, listener, mailbox, DRAIN_GRACE).await;
         })?;
@@ -182,10 +191,25 @@ impl Server {
     /// # Errors
     /// Why the module can't be loaded.
     pub fn wait_ready(&self) -> Result<(), StartError> {
-        match self.loaded.recv() {
-            Ok(outcome) => Ok(outcome?),
-            Err(mpsc::RecvError) => Ok(()),
+        // The sender goes after one message, so a second call finds nothing to wait for.
+        if let Ok(outcome) = self.loaded.recv() {
+            let _ = self.ticker.set(outcome?);
         }
+        Ok(())
+    }
+
+    /// A table of every stage's and endpoint's percentiles, for a person.
+    #[must_use]
+    pub fn latency_table(&self) -> String {
+        let (to, reports) = std::sync::mpsc::channel();
+        for core in &self.shared.mesh {
+            let to = ReportTo::Thread(to.clone());
+            // A core whose mailbox is full is left out of the table.
+            drop(core.try_send(Message::Report { scope: Scope::default(), to }));
+        }
+        drop(to);
+        let reports = reports.into_iter().map(|report| *report).collect();
+        summary::table(&report::merge(reports), true)
     }
 
     /// Blocks until SIGTERM or SIGINT arrives. A second one ends the process at once, with exit
@@ -223,28 +247,67 @@ fn tell(core: &Sender<Message>, until: Instant) {
 /// Loads the module on a thread of its own, so that `/livez` answers while it is compiled.
 fn load_extractor(
     shared: &Arc<Shared>,
-    control: &Control,
-) -> io::Result<mpsc::Receiver<Result<(), LoadError>>> {
+    lanes: usize,
+) -> io::Result<mpsc::Receiver<Result<Ticker, LoadError>>> {
     let (report, loaded) = mpsc::sync_channel(1);
-    let config = &shared.config;
-    let extract = ExtractConfig {
-        html_bytes_max: config.html_bytes_max,
-        cpu_budget: Duration::from_millis(config.extract_cpu_ms),
-        module: config.extract_module.clone(),
-        ..ExtractConfig::default()
-    };
-    let (shared, ticker) = (Arc::clone(shared), control.ticker());
+    let config = extract_config(&shared.config, lanes);
+    let shared = Arc::clone(shared);
     thread::Builder::new().name("load".to_owned()).spawn(move || {
-        let outcome = Extractor::load(&extract).map(|extractor| {
-            ticker.follow(&extractor);
-            let _ = shared.extractor.set(extractor);
+        let outcome = Extractor::load(&config);
+        let ticking = outcome.as_ref().ok().map(|extractor| Ticker::start(extractor, TICK));
+        let _ = shared.extractor.set(outcome.as_ref().ok().cloned());
+        let outcome = outcome.map(|extractor| {
+            let report = extractor.report();
+            tracing::debug!(cached = report.cached, elapsed = ?report.elapsed, "extractor loaded");
+            if let Some(warning) = &report.cache_warning {
+                tracing::warn!("{warning}");
+            }
+            ticking.expect("a loaded extractor ticks")
         });
         let _ = report.send(outcome);
     })?;
     Ok(loaded)
 }
 
-fn fetch_config(config: &Config) -> Result<FetchConfig, StartError> {
+/// The settings of extraction for so many lanes.
+#[must_use]
+pub fn extract_config(config: &Config, lanes: usize) -> ExtractConfig {
+    ExtractConfig {
+        module: config.extract_module.clone(),
+        cache_dir: extract::default_cache_dir(),
+        instances: u32::try_from(lanes).unwrap_or(u32::MAX),
+        html_bytes_max: config.html_bytes_max,
+        cpu_budget: Duration::from_millis(config.extract_cpu_ms),
+        ..ExtractConfig::default()
+    }
+}
+
+/// The settings of fetching, checked.
+///
+/// # Errors
+/// The first one that can't work.
+pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigError> {
     let millis = Duration::from_millis;
-    FetchConfig::from_settings(config, millis).map_err(StartError::Fetch)
+    FetchShared::new(FetchConfig {
+        egress_allow: config.egress_allow.clone(),
+        egress_deny: config.egress_deny.clone(),
+        egress_ports: config.egress_ports.clone(),
+        tls_roots: match config.roots {
+            Roots::Webpki => TlsRoots::Webpki,
+            Roots::Platform => TlsRoots::Platform,
+        },
+        tls_ca_files: config.extra_ca.iter().cloned().collect(),
+        user_agent: config.user_agent.clone(),
+        dns_timeout: millis(config.dns_timeout_ms),
+        connect_timeout: millis(config.connect_timeout_ms),
+        tls_timeout: millis(config.tls_timeout_ms),
+        ttfb_timeout: millis(config.ttfb_timeout_ms),
+        body_idle_timeout: millis(config.body_idle_timeout_ms),
+        pool: PoolLimits {
+            per_origin: config.pool_per_origin,
+            total: config.pool_max,
+            idle: millis(config.pool_idle_ms),
+        },
+        ..FetchConfig::default()
+    })
 }

@@ -1,7 +1,7 @@
 //! `forebay serve`, `check` and `extract`.
 
 use crate::config::{Config, SETTINGS};
-use crate::extract::{ExtractConfig, Extractor, Input, Options};
+use crate::extract::{Extractor, Input, Options, Ticker};
 use crate::server::Server;
 use clap::Args;
 use std::io::{self, Read, Write};
@@ -90,24 +90,16 @@ pub fn extract(args: &ExtractArgs, config: &Config) -> Result<ExitCode, String> 
         std::fs::File::open(&args.file).and_then(|mut file| file.read_to_end(&mut body))
     };
     read.map_err(|error| format!("{}: {error}", args.file.display()))?;
-    let settings = ExtractConfig {
-        html_bytes_max: config.html_bytes_max,
-        cpu_budget: Duration::from_millis(config.extract_cpu_ms),
-        module: config.extract_module.clone(),
-        ..ExtractConfig::default()
-    };
+    let settings = crate::server::extract_config(config, 1);
     let extractor = Extractor::load(&settings).map_err(|error| error.to_string())?;
-    let _ticking = extractor.tick_in_background();
-    let input = Input {
-        body: &body,
-        charset_label: args.charset.as_deref(),
-        url: &args.url,
-        options: &Options::default(),
-        cancel: None,
-    };
-    let extracted = extractor.worker().extract(&input).map_err(|error| error.to_string())?;
+    let _ticking = Ticker::start(&extractor, Duration::from_millis(5));
+    let options = Options::default();
+    let mut input = Input::new(&body, &args.url, &options);
+    input.charset_label = args.charset.as_deref();
+    let mut worker = extractor.worker(uring::lane::thread_cpu_time);
+    let extracted = worker.extract(&input).map_err(|error| error.to_string())?;
     let mut stdout = io::stdout().lock();
-    let done = stdout.write_all(&extracted.json).and_then(|()| stdout.write_all(b"\n"));
+    let done = stdout.write_all(&extracted.answer()).and_then(|()| stdout.write_all(b"\n"));
     done.map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -29,8 +29,8 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
     let request = FetchRequest {
         url: &job.url,
         deadline: timeout.min(job.deadline),
-        body_bytes_max: job.options.max_body_bytes,
-        redirects_max: job.options.redirects,
+        max_body_bytes: job.options.max_body_bytes,
+        redirects: job.options.redirects,
         user_agent: job.options.user_agent.as_deref(),
         headers: &job.options.headers,
     };
@@ -46,7 +46,7 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
         Err(failure) => {
             timings.merge(&failure.timings);
             PageResult {
-                final_url: failure.final_url,
+                final_url: Some(failure.final_url),
                 status: failure.status,
                 wire_bytes: failure.wire_bytes,
                 timings,

@@ -3,10 +3,11 @@
 
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
+use crate::fetch::field;
 use crate::fetch::target::{Target, TargetError};
 use crate::limits;
 use crate::stream::machine::Order;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -55,8 +56,9 @@ pub struct Options {
     pub redirects: u32,
     /// User-Agent of the fetches.
     pub user_agent: Option<String>,
-    /// Further fields of the fetches' requests.
-    pub headers: BTreeMap<String, String>,
+    /// Further fields of the fetches' requests, sorted by name.
+    #[serde(deserialize_with = "pairs")]
+    pub headers: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -78,7 +80,7 @@ impl Default for Options {
             resume_window_s: 120,
             redirects: 5,
             user_agent: None,
-            headers: BTreeMap::new(),
+            headers: Vec::new(),
         }
     }
 }
@@ -240,6 +242,10 @@ pub fn parse_crawl(body: &mut [u8], config: &Config) -> Result<CrawlRequest, Api
     }
 }
 
+fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D::Error> {
+    BTreeMap::deserialize(from).map(|map| map.into_iter().collect())
+}
+
 /// Whether a URL is one that can be fetched.
 ///
 /// # Errors
@@ -316,7 +322,7 @@ fn check_options(options: &Options) -> Result<(), ApiError> {
         wrong.push(("options.user_agent", "1 to 256 printable ASCII characters".to_owned()));
     }
     for (name, value) in &options.headers {
-        if let Err(why) = crate::fetch::headers::check(name, value) {
+        if let Err(why) = field::check(name, value) {
             wrong.push(("options.headers", format!("{name}: {why}")));
         }
     }

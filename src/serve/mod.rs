@@ -14,7 +14,8 @@ use crate::local::Notify;
 use crate::observe::metrics::{Counter, Reject};
 use crate::stream::machine::Ending;
 use conn::Conn;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,8 +31,9 @@ const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\
 /// The connections of one core.
 struct Connections {
     gate: Gate,
-    /// One flag for each, raised when the server stops.
-    drains: RefCell<Vec<Rc<Notify>>>,
+    /// One flag for each, raised when the server stops; by the connection's number.
+    drains: RefCell<HashMap<u64, Rc<Notify>>>,
+    next: Cell<u64>,
 }
 
 /// Serves a core: its listener, its mailbox and its connections, until it has drained.
@@ -42,14 +44,14 @@ pub async fn run(
     grace: Duration,
 ) {
     let connections =
-        Rc::new(Connections { gate: Gate::new(), drains: RefCell::new(Vec::new()) });
+        Rc::new(Connections { gate: Gate::new(), drains: RefCell::default(), next: Cell::new(0) });
     let letters = Rc::clone(&node);
     drop(uring::spawn(async move { letters.serve(mailbox).await }));
     let accepting = accept(Rc::clone(&node), listener.clone(), Rc::clone(&connections));
     drop(uring::spawn(accepting));
     let until = node.drained_at().await;
     listener.stop();
-    connections.drains.borrow().iter().for_each(|drain| drain.notify());
+    connections.drains.borrow().values().for_each(|drain| drain.notify());
     if uring::time::timeout_at(until, connections.gate.drained()).await.is_err() {
         node.end_all(Ending::Drained);
         // The last events still have to reach their clients.
@@ -85,11 +87,12 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     }
     node.observe.count(Counter::ConnectionsAccepted);
     let drain = Rc::<Notify>::default();
-    connections.drains.borrow_mut().push(Rc::clone(&drain));
+    let number = connections.next.replace(connections.next.get() + 1);
+    connections.drains.borrow_mut().insert(number, Rc::clone(&drain));
     let (node, connections) = (Rc::clone(node), Rc::clone(connections));
     drop(uring::spawn(async move {
         Conn::new(Rc::clone(&node), socket).run(&drain).await;
-        connections.drains.borrow_mut().retain(|other| !Rc::ptr_eq(other, &drain));
+        connections.drains.borrow_mut().remove(&number);
         node.observe.count(Counter::ConnectionsClosed);
         drop(counted);
     }));

@@ -15,6 +15,7 @@ use crate::proto::h1::{Answer, AnswerBody};
 use crate::stream::log::ReaderId;
 use crate::stream::{Stream, Watcher};
 use bytes::BytesMut;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,7 +86,7 @@ struct Sending<'a> {
     ring: Ring,
     scratch: BytesMut,
     /// What did not fit into the ring.
-    held: std::collections::VecDeque<Frame>,
+    held: VecDeque<Frame>,
     /// Whether everything that there will ever be is in the ring.
     complete: bool,
     peer: Peer,
@@ -121,12 +122,10 @@ pub async fn send(conn: &mut Conn, reader: &Reader, manner: Manner) -> Result<()
     if let Some(id) = &id {
         fields.push(("X-Request-ID", id.as_str().as_bytes()));
     }
-    let answer = conn.start_answer(200, AnswerBody::Stream, &fields)?;
-    if answer.head_only {
-        return conn.finish_answer().await;
-    }
-    conn.socket.set_nodelay(true)?;
+    let (answer, head) = conn.start_answer(200, AnswerBody::Stream, &fields)?;
     let mut sending = Sending::new(conn, reader, manner, answer)?;
+    // The head goes out in the same send as the first events.
+    sending.held.push_back(Frame::new().with(head));
     sending.run().await?;
     sending.conn.finish_answer().await
 }
@@ -152,7 +151,7 @@ impl<'a> Sending<'a> {
             manner,
             ring,
             scratch: BytesMut::with_capacity(SCRATCH_BYTES),
-            held: std::collections::VecDeque::new(),
+            held: VecDeque::new(),
             complete: false,
             peer: Peer::Quiet,
             pressed_since: None,
@@ -162,9 +161,6 @@ impl<'a> Sending<'a> {
     }
 
     async fn run(&mut self) -> Result<(), Gone> {
-        // The head goes out in the same send as the first events.
-        let head = std::mem::take(&mut self.conn.out);
-        self.held.extend(head.into_chunks().map(|chunk| Frame::new().with(chunk)));
         self.held.extend(self.encoder.preamble(&mut self.scratch));
         loop {
             self.fill();
@@ -188,8 +184,7 @@ impl<'a> Sending<'a> {
             if let Some(event) = event {
                 taken = true;
                 self.mark(event.kind);
-                let frame = self.encoder.event(&mut self.scratch, &event);
-                self.held.extend(frame.into_iter().flat_map(|frame| self.ring.split(frame)));
+                self.encoder.event(&mut self.scratch, &event, &mut self.held);
                 if !over {
                     continue;
                 }

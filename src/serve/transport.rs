@@ -1,10 +1,17 @@
 //! How an event's JSON becomes bytes of one transport.
 
-use crate::proto::events::{Event, Kind};
+use crate::proto::chunked::{CHUNK_END, ChunkHead, LAST_CHUNK};
+use crate::proto::events::{self, Event, Kind};
+use crate::proto::ndjson;
 use crate::proto::sse::{self, EventId};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::time::SystemTime;
 use ulid::Ulid;
 use uring::ring::Frame;
+
+/// Bytes of a document that one frame holds at most; below the smallest `buffer.bytes_max`.
+const PIECE_BYTES: usize = 32 * 1024;
 
 /// How a stream is written to a client over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +66,9 @@ impl Encoder {
     pub fn keep_alive(&self, scratch: &mut BytesMut) -> Frame {
         match self.transport {
             Transport::Ndjson => {
-                let event = crate::proto::events::heartbeat(scratch, std::time::SystemTime::now());
-                self.frame(scratch, b"", &event, b"\n")
+                let event = events::heartbeat(scratch, SystemTime::now());
+                let text = [&event.head[..], ndjson::LINE_END].concat();
+                self.small(scratch, &text)
             }
             Transport::Sse => self.small(scratch, sse::KEEP_ALIVE),
             // White space between two tokens means nothing (RFC 8259 §2).
@@ -68,22 +76,22 @@ impl Encoder {
         }
     }
 
-    /// One event, or nothing where the transport leaves it out.
-    pub fn event(&mut self, scratch: &mut BytesMut, event: &Event) -> Option<Frame> {
+    /// One event as frames behind `out`; nothing where the transport leaves it out.
+    pub fn event(&mut self, scratch: &mut BytesMut, event: &Event, out: &mut VecDeque<Frame>) {
         match self.transport {
-            Transport::Ndjson => Some(self.frame(scratch, b"", event, b"\n")),
+            Transport::Ndjson => self.frames(scratch, b"", event, ndjson::LINE_END, out),
             Transport::Sse => {
                 let seq = event.seq;
                 let id = event.kind.durable().then_some(EventId { stream_id: self.stream, seq });
                 let prefix = sse::Prefix::new(event.kind.as_str(), id);
-                Some(self.frame(scratch, &prefix, event, sse::SUFFIX))
+                self.frames(scratch, &prefix, event, sse::SUFFIX, out);
             }
-            Transport::Json => self.part(scratch, event),
+            Transport::Json => self.part(scratch, event, out),
         }
     }
 
     /// A part of the one JSON text: the events are its values.
-    fn part(&mut self, scratch: &mut BytesMut, event: &Event) -> Option<Frame> {
+    fn part(&mut self, scratch: &mut BytesMut, event: &Event, out: &mut VecDeque<Frame>) {
         let (before, after): (&[u8], &[u8]) = match event.kind {
             Kind::Metadata => (b"{\"metadata\":", b",\"results\":["),
             Kind::Result => {
@@ -92,15 +100,15 @@ impl Encoder {
             }
             Kind::Summary => (b"],\"summary\":", b"}\n"),
             Kind::Error => (b"],\"error\":", b"}\n"),
-            Kind::Gap | Kind::Progress | Kind::Heartbeat => return None,
+            Kind::Gap | Kind::Progress | Kind::Heartbeat => return,
         };
-        Some(self.frame(scratch, before, event, after))
+        self.frames(scratch, before, event, after, out);
     }
 
     /// The end of the body.
     #[must_use]
     pub fn end(&self) -> Option<Frame> {
-        self.chunked.then(|| Frame::new().with(crate::proto::chunked::LAST_CHUNK))
+        self.chunked.then(|| Frame::new().with(LAST_CHUNK))
     }
 
     fn small(&self, scratch: &mut BytesMut, bytes: &[u8]) -> Frame {
@@ -111,8 +119,16 @@ impl Encoder {
     }
 
     /// Chunk size and `before`, then the event's own head and body, then its tail with `after`: the
-    /// tail is short, and one copy of it spares the kernel a vector.
-    fn frame(&self, scratch: &mut BytesMut, before: &[u8], event: &Event, after: &[u8]) -> Frame {
+    /// tail is short, and one copy of it spares the kernel a vector. A large body becomes several
+    /// frames, so that none is larger than a ring.
+    fn frames(
+        &self,
+        scratch: &mut BytesMut,
+        before: &[u8],
+        event: &Event,
+        after: &[u8],
+        out: &mut VecDeque<Frame>,
+    ) {
         self.open_chunk(scratch, before.len() + event.len() + after.len());
         scratch.put_slice(before);
         let front = scratch.split().freeze();
@@ -120,19 +136,30 @@ impl Encoder {
         scratch.put_slice(after);
         self.close_chunk(scratch);
         let back: Bytes = scratch.split().freeze();
-        Frame::new().with(front).with(event.head.clone()).with(event.body.clone()).with(back)
+        let frame = Frame::new().with(front).with(event.head.clone());
+        if event.body.len() <= PIECE_BYTES {
+            out.push_back(frame.with(event.body.clone()).with(back));
+            return;
+        }
+        out.push_back(frame);
+        let mut body = event.body.clone();
+        while !body.is_empty() {
+            let piece = body.split_to(body.len().min(PIECE_BYTES));
+            out.push_back(Frame::new().with(piece));
+        }
+        out.push_back(Frame::new().with(back));
     }
 
     fn open_chunk(&self, scratch: &mut BytesMut, bytes: usize) {
         if self.chunked {
-            let head = crate::proto::chunked::ChunkHead::new(bytes);
+            let head = ChunkHead::new(bytes);
             scratch.put_slice(head.expect("an event is never empty").as_bytes());
         }
     }
 
     fn close_chunk(&self, scratch: &mut BytesMut) {
         if self.chunked {
-            scratch.put_slice(crate::proto::chunked::CHUNK_END);
+            scratch.put_slice(CHUNK_END);
         }
     }
 }
