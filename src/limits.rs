@@ -54,8 +54,23 @@ pub const DECODE_RATIO_FREE_BYTES: u64 = 1024 * 1024;
 pub const ENCODED_SLACK_BYTES: u64 = 64 * 1024;
 /// Binary logarithm of the largest zstd window: 8 MiB (RFC 9659 §3).
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Bytes that are decoded at most before the loop does something else: about 100 µs of work.
+pub const DECODE_TURN_BYTES: usize = 64 * 1024;
 /// Stacked content codings (`Content-Encoding: gzip, br`), innermost first.
 pub const CONTENT_CODINGS_MAX: usize = 2;
+
+/// Names that one core's DNS cache holds.
+pub const DNS_CACHE_ENTRIES_MAX: usize = 4096;
+/// Names that one core waits for at once; above it the fetch fails with `dns_failed`.
+pub const DNS_FLIGHTS_MAX: usize = 1024;
+/// Look-ups that the control thread makes at once; more wait their turn.
+pub const DNS_LOOKUPS_MAX: usize = 256;
+/// Addresses of one name that are tried.
+pub const DNS_ADDRESSES_MAX: usize = 6;
+/// Shortest and longest time in seconds that an answer is kept, whatever its TTL.
+pub const DNS_TTL_MIN_S: u64 = 1;
+/// See [`DNS_TTL_MIN_S`].
+pub const DNS_TTL_MAX_S: u64 = 3600;
 
 /// URLs of one stream, upper bound of `urls_max`.
 pub const URLS_PER_STREAM_MAX: usize = 10_000;

@@ -292,7 +292,13 @@ impl Layer {
                 let (mut left, mut read) = (input.len(), 0);
                 let (mut space, mut written, mut total) = (output.len(), 0, 0);
                 let result = BrotliDecompressStream(
-                    &mut left, &mut read, input, &mut space, &mut written, output, &mut total,
+                    &mut left,
+                    &mut read,
+                    input,
+                    &mut space,
+                    &mut written,
+                    output,
+                    &mut total,
                     state,
                 );
                 match result {

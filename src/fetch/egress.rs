@@ -173,9 +173,8 @@ impl Egress {
         if let Err(inner) = inner_checked {
             return Err(Refusal::Embedded { addr: ip, class, inner });
         }
-        let fits = |rule: &Rule| {
-            (rule.covers_name(host) || rule.covers_ip(ip)) && rule.covers_port(port)
-        };
+        let fits =
+            |rule: &Rule| (rule.covers_name(host) || rule.covers_ip(ip)) && rule.covers_port(port);
         if self.allow.iter().any(fits) {
             return Ok(());
         }

@@ -115,7 +115,12 @@ mod tests {
         Target::parse(url).unwrap()
     }
 
-    fn step(policy: &mut Redirects, from: &str, status: u16, location: &str) -> Result<String, PageCode> {
+    fn step(
+        policy: &mut Redirects,
+        from: &str,
+        status: u16,
+        location: &str,
+    ) -> Result<String, PageCode> {
         match policy.handle_response(&target(from), status, &[location.as_bytes()]) {
             Ok(Next::Follow(target)) => Ok(target.as_str().to_owned()),
             Ok(Next::Final) => Ok("final".to_owned()),
@@ -133,7 +138,10 @@ mod tests {
             let start = target("http://a.test/p/");
             let mut policy = Redirects::new(&start, 5, false);
             assert_eq!(policy.handle_response(&start, status, &[]), Ok(Next::Final));
-            assert_eq!(step(&mut policy, start.as_str(), status, "x"), Ok("http://a.test/p/x".into()));
+            assert_eq!(
+                step(&mut policy, start.as_str(), status, "x"),
+                Ok("http://a.test/p/x".into())
+            );
             assert_eq!(policy.hops(), 1);
         }
     }

@@ -33,7 +33,8 @@ pub fn classify(ip: IpAddr) -> Option<Class> {
 pub fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(v6) = ip else { return None };
     let octets = v6.octets();
-    let four = |at: usize| Ipv4Addr::new(octets[at], octets[at + 1], octets[at + 2], octets[at + 3]);
+    let four =
+        |at: usize| Ipv4Addr::new(octets[at], octets[at + 1], octets[at + 2], octets[at + 3]);
     let row = V6.iter().find(|row| v6_in(v6, row.prefix, row.bits));
     match row.map(|row| row.holds) {
         Some(Holds::Nothing) => None,

@@ -293,14 +293,32 @@ mod tests {
         ("http://a.test:080/", "http://a.test/", "a.test", "a.test", "/"),
         ("http://a.test./p", "http://a.test/p", "a.test", "a.test", "/p"),
         ("http://a.test.:81/p", "http://a.test:81/p", "a.test", "a.test:81", "/p"),
-        ("http://bücher.test/ü", "http://xn--bcher-kva.test/%C3%BC", "xn--bcher-kva.test", "xn--bcher-kva.test", "/%C3%BC"),
+        (
+            "http://bücher.test/ü",
+            "http://xn--bcher-kva.test/%C3%BC",
+            "xn--bcher-kva.test",
+            "xn--bcher-kva.test",
+            "/%C3%BC",
+        ),
         ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/", "127.0.0.1", "127.0.0.1:8080", "/"),
         ("http://[::1]/", "http://[::1]/", "::1", "[::1]", "/"),
         ("http://[0:0::0001]:81/", "http://[::1]:81/", "::1", "[::1]:81", "/"),
-        ("http://[::ffff:127.0.0.1]/", "http://[::ffff:7f00:1]/", "::ffff:127.0.0.1", "[::ffff:7f00:1]", "/"),
+        (
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:7f00:1]/",
+            "::ffff:127.0.0.1",
+            "[::ffff:7f00:1]",
+            "/",
+        ),
         ("http://a_b.test/a b", "http://a_b.test/a%20b", "a_b.test", "a_b.test", "/a%20b"),
         ("http://a.test/../b/./c", "http://a.test/b/c", "a.test", "a.test", "/b/c"),
-        ("http://a.test/?u=http://x@y\\z", "http://a.test/?u=http://x@y\\z", "a.test", "a.test", "/?u=http://x@y\\z"),
+        (
+            "http://a.test/?u=http://x@y\\z",
+            "http://a.test/?u=http://x@y\\z",
+            "a.test",
+            "a.test",
+            "/?u=http://x@y\\z",
+        ),
         ("http://a.test?q", "http://a.test/?q", "a.test", "a.test", "/?q"),
         ("http://localhost:3000/", "http://localhost:3000/", "localhost", "localhost:3000", "/"),
         ("http://a.test/@me:x", "http://a.test/@me:x", "a.test", "a.test", "/@me:x"),
@@ -338,7 +356,6 @@ mod tests {
         ("http://user:pass@a.test/", Userinfo),
         ("http://@a.test/", Userinfo),
         ("http://a.test@127.0.0.1/", Userinfo),
-        ("http://127.0.0.1#@a.test/x\\", Syntax), // fragment: see below
         ("http://a.test\\@127.0.0.1/", Backslash),
         ("http:\\\\a.test/", Backslash),
         ("http://a.test/\\b", Backslash),
@@ -381,7 +398,7 @@ mod tests {
         ("http://[::1/", Host),
         ("http://[::g]/", Host),
         ("http://[1.2.3.4]/", Host),
-        ("http://::1/", Port),
+        ("http://::1/", Scheme),
         ("http://a.test／@b/", Userinfo),
         ("http://a.test／b/", Host),
         ("http://a.test:/", Port),
@@ -394,9 +411,6 @@ mod tests {
     #[test]
     fn refuses_what_parsers_disagree_on() {
         for &(text, error) in REFUSED {
-            if text.contains('#') {
-                continue; // a fragment may hold anything, below
-            }
             assert_eq!(Target::parse(text).map(|t| t.as_str().to_owned()), Err(error), "{text:?}");
         }
         let long_label = format!("http://{}.test/", "a".repeat(64));
@@ -439,7 +453,11 @@ mod tests {
             ("/a\tb", Err(Whitespace)),
         ] {
             let joined = base.join(location);
-            assert_eq!(joined.as_ref().map(Target::as_str), expected.as_ref().copied(), "{location:?}");
+            assert_eq!(
+                joined.as_ref().map(Target::as_str),
+                expected.as_ref().copied(),
+                "{location:?}"
+            );
         }
     }
 

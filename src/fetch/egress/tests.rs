@@ -113,7 +113,7 @@ const TABLE: &[(&str, &str)] = &[
     ("64:ff9b::a9fe:a9fe", "NAT64, RFC 6052 holding 169.254.169.254"),
     ("64:ff9b::808:808", "NAT64, RFC 6052"),
     ("64:ff9b:0:0:0:1::", "unallocated, RFC 4291"),
-    ("64:ff9b:1::", "local-use NAT64, RFC 8215"),
+    ("64:ff9b:1::", "local-use NAT64, RFC 8215 holding 0.0.0.0"),
     ("64:ff9b:1::c0a8:1", "local-use NAT64, RFC 8215 holding 192.168.0.1"),
     ("64:ff9b:1:ffff:ffff:ffff:808:808", "local-use NAT64, RFC 8215"),
     ("64:ff9b:2::", "unallocated, RFC 4291"),
@@ -125,7 +125,7 @@ const TABLE: &[(&str, &str)] = &[
     ("400::1", "unallocated, RFC 4291"),
     ("1fff:ffff::", "unallocated, RFC 4291"),
     ("2000::", ""),
-    ("2001::", "Teredo, RFC 4380"),
+    ("2001::", "Teredo, RFC 4380 holding 255.255.255.255"),
     ("2001:0:4136:e378:8000:63bf:3fff:fdd2", "Teredo, RFC 4380 holding 192.0.2.45"),
     ("2001:0:4136:e378:8000:63bf:80ff:fffe", "Teredo, RFC 4380 holding 127.0.0.1"),
     ("2001:1::1", "protocol assignments, RFC 2928"),
@@ -213,7 +213,8 @@ fn the_message_is_the_apis() {
 }
 
 /// allow, deny, host, ip, port, approved?
-type RuleCase = (&'static [&'static str], &'static [&'static str], &'static str, &'static str, u16, bool);
+type RuleCase =
+    (&'static [&'static str], &'static [&'static str], &'static str, &'static str, u16, bool);
 
 const RULES: &[RuleCase] = &[
     // Ports.
@@ -298,9 +299,28 @@ fn what_is_known_before_the_look_up_saves_it() {
 #[test]
 fn a_rule_that_says_nothing_clear_is_an_error() {
     for rule in [
-        "", "*", "*.", ".", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.1/8", "::/129",
-        "a b", "a..b", "http://a.test", "a.test:0", "a.test:65536", "a.test:", "a.test:x",
-        "[::1", "[::1]x", "[::1]:", "*.a.*", "a.test/8", "a.test.",
+        "",
+        "*",
+        "*.",
+        ".",
+        "10.0.0.0/33",
+        "10.0.0.0/-1",
+        "10.0.0.0/",
+        "10.0.0.1/8",
+        "::/129",
+        "a b",
+        "a..b",
+        "http://a.test",
+        "a.test:0",
+        "a.test:65536",
+        "a.test:",
+        "a.test:x",
+        "[::1",
+        "[::1]x",
+        "[::1]:",
+        "*.a.*",
+        "a.test/8",
+        "a.test.",
     ] {
         assert!(Egress::new(&[rule.to_owned()], &[], &[80]).is_err(), "{rule:?}");
     }

@@ -177,8 +177,8 @@ fn push(buf: &[u8], header: &httparse::Header<'_>, spans: &mut Vec<FieldSpan>) {
         let start = part.as_ptr().addr().wrapping_sub(buf.as_ptr().addr());
         Span::new(start..start + part.len())
     };
-    let value = trim_ows(header.value);
-    let value = if value.is_empty() { Span::default() } else { span(value) };
+    // The parser has trimmed it; an empty one may lie anywhere.
+    let value = if header.value.is_empty() { Span::default() } else { span(header.value) };
     spans.push(FieldSpan { name: span(header.name.as_bytes()), value });
 }
 

@@ -165,6 +165,14 @@ fn a_large_or_broken_unread_body_ends_the_connection() {
         connection.handle_bytes(now, &chunk).unwrap();
     }
     assert_eq!(connection.state(), State::Linger, "an endless body is not read for ever");
+
+    let (mut connection, now) = with_request(chunked);
+    connection.want_body(now, u64::MAX).unwrap();
+    assert_eq!(answered(&mut connection, now), State::Drain, "an early answer");
+    for _ in 0..chunks {
+        connection.handle_bytes(now, &chunk).unwrap();
+    }
+    assert_eq!(connection.state(), State::Linger, "whatever the route would have taken");
 }
 
 #[test]

@@ -30,6 +30,10 @@ fn vectors() -> Vec<(Vec<u8>, Reject)> {
         (b"{\"urls\":[]}".to_vec(), Reject::RequestLine),
         (format!("GET /{long} HTTP/1.1\r\n").into_bytes(), Reject::TargetTooLong),
         (format!("GET /{long}{long}").into_bytes(), Reject::TargetTooLong),
+        (
+            format!("GET /{}", "a".repeat(REQUEST_LINE_BYTES_MAX)).into_bytes(),
+            Reject::TargetTooLong,
+        ),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\nC: d\r\n\r\n".to_vec(), Reject::BareLf),
         (b"GET / HTTP/1.1\nHost: a\r\n\r\n".to_vec(), Reject::BareLf),
         (b"GET / HTTP/1.1\r\nHost: a\r\n\n".to_vec(), Reject::BareLf),
