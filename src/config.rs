@@ -8,8 +8,9 @@ mod load;
 mod value;
 
 pub use load::{Problem, Source, Sources, load, table_markdown};
-pub use value::{LogFormat, Roots, Value};
+pub use value::{Roots, Value};
 
+use crate::observe::logging::LogFormat;
 use std::net::SocketAddr;
 use std::time::Duration;
 use uring::lane::Class;

@@ -24,8 +24,9 @@ pub mod timings;
 pub mod local;
 pub mod proto;
 
-pub mod config;
 pub mod observe;
+
+pub mod config;
 
 pub mod extract;
 pub mod fetch;

@@ -5,6 +5,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use forebay::cli::{crawl, demo, run};
 use forebay::config::{self, Config, SETTINGS, Sources};
+use forebay::observe::logging;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +24,11 @@ fn main() -> ExitCode {
     };
     // A command that prints its results for people keeps the log for what goes wrong.
     let level = if name == "serve" { config.log_level.clone() } else { "warn".to_owned() };
-    forebay::observe::logging::init(config.log_format == config::LogFormat::Json, &level);
+    let rust_log = std::env::var("RUST_LOG").ok();
+    if let Err(error) = logging::init(config.log_format, &level, rust_log.as_deref()) {
+        eprintln!("forebay: {error}");
+        return ExitCode::from(FAILED);
+    }
     let outcome = match name {
         "serve" => run::serve(config),
         "check" => run::check(&config),
@@ -77,8 +82,10 @@ fn with_settings(command: Command) -> Command {
     let defaults = Config::default();
     SETTINGS.iter().fold(command.arg(file), |command, setting| {
         let default = defaults.show(setting.name).unwrap_or_default();
-        let bounds = setting.bounds.map(|(min, max)| format!(" [{min} to {max}]")).unwrap_or_default();
-        let default = if default.is_empty() { String::new() } else { format!(" [default: {default}]") };
+        let bounds =
+            setting.bounds.map(|(min, max)| format!(" [{min} to {max}]")).unwrap_or_default();
+        let default =
+            if default.is_empty() { String::new() } else { format!(" [default: {default}]") };
         let section = setting.name.split('.').next().unwrap_or_default();
         command.arg(
             Arg::new(setting.name)
@@ -99,8 +106,7 @@ fn configuration(matches: &ArgMatches) -> Result<Config, Vec<String>> {
             .map_err(|error| vec![format!("{}: {error}", path.display())])?;
         sources.file = Some((path.clone(), text));
     }
-    sources.variables =
-        std::env::vars().filter(|(name, _)| name.starts_with("FOREBAY_")).collect();
+    sources.variables = std::env::vars().filter(|(name, _)| name.starts_with("FOREBAY_")).collect();
     for setting in SETTINGS {
         // A list may be given as several flags.
         let given: Vec<String> =
@@ -109,8 +115,7 @@ fn configuration(matches: &ArgMatches) -> Result<Config, Vec<String>> {
             sources.flags.push((setting.name.to_owned(), given.join(",")));
         }
     }
-    config::load(&sources)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    config::load(&sources).map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
 fn arguments<T: FromArgMatches>(matches: &ArgMatches) -> T {

@@ -7,8 +7,8 @@ use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
 use crate::crawl::node::{Node, Shared};
 use crate::crawl::report;
 use crate::extract::{self, ExtractConfig, Extractor, LoadError, Ticker};
-use crate::fetch::resolve::Resolver;
 use crate::fetch::pool::PoolLimits;
+use crate::fetch::resolve::Resolver;
 use crate::fetch::tls::TlsRoots;
 use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
 use crate::observe::hist::{Epoch, Scope};
@@ -60,7 +60,6 @@ pub enum StartError {
 }
 
 /// A running server.
-#[derive(Debug)]
 pub struct Server {
     addr: SocketAddr,
     /// The loops' driver and why it was chosen.
@@ -201,7 +200,7 @@ impl Server {
     /// A table of every stage's and endpoint's percentiles, for a person.
     #[must_use]
     pub fn latency_table(&self) -> String {
-        let (to, reports) = std::sync::mpsc::channel();
+        let (to, reports) = mpsc::channel();
         for core in &self.shared.mesh {
             let to = ReportTo::Thread(to.clone());
             // A core whose mailbox is full is left out of the table.

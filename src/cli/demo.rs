@@ -86,7 +86,14 @@ fn describe(seen: &Seen, prefix: &str) -> Option<String> {
             format!("metadata  stream {stream_id}, {total_urls} URLs")
         }
         Seen::Result { result } => describe_result(result, prefix),
-        Seen::Summary { successful, failed, cancelled, status, ttfr_ms, total_processing_time_ms } => {
+        Seen::Summary {
+            successful,
+            failed,
+            cancelled,
+            status,
+            ttfr_ms,
+            total_processing_time_ms,
+        } => {
             let first = ttfr_ms.map_or("none".to_owned(), |ms| format!("{ms} ms"));
             format!(
                 "summary   {status}: {successful} successful, {failed} failed, {cancelled} cancelled; \
@@ -112,6 +119,8 @@ fn describe_result(result: &SeenResult, prefix: &str) -> String {
         (None, Some(error)) => {
             format!("result    --- {path:<28} {spent:>5} ms  {}: {}", error.code, error.message)
         }
-        (None, None) => format!("result    {} {path:<28} {spent:>5} ms  no document", result.status),
+        (None, None) => {
+            format!("result    {} {path:<28} {spent:>5} ms  no document", result.status)
+        }
     }
 }

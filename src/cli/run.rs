@@ -46,7 +46,10 @@ pub fn serve(config: Config) -> Result<ExitCode, String> {
     }
     tracing::info!("ready: the extractor is loaded");
     let signal = server.wait_for_signal();
-    tracing::info!("{signal}: draining for at most {} s; once more to end at once", patience.as_secs());
+    tracing::info!(
+        "{signal}: draining for at most {} s; once more to end at once",
+        patience.as_secs()
+    );
     server.stop(patience);
     tracing::info!("drained");
     Ok(ExitCode::SUCCESS)

@@ -71,7 +71,10 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Problem>> {
                 read_table(&mut config, "", table.get_ref(), &at, &mut problems);
             }
             Err(error) => problems.push(Problem {
-                source: Source::File(path.clone(), line_of(text, error.span().map_or(0, |s| s.start))),
+                source: Source::File(
+                    path.clone(),
+                    line_of(text, error.span().map_or(0, |s| s.start)),
+                ),
                 setting: "TOML".to_owned(),
                 message: error.message().to_owned(),
             }),
@@ -157,13 +160,7 @@ fn text_of(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn apply(
-    config: &mut Config,
-    name: &str,
-    text: &str,
-    source: Source,
-    problems: &mut Vec<Problem>,
-) {
+fn apply(config: &mut Config, name: &str, text: &str, source: Source, problems: &mut Vec<Problem>) {
     if let Err(message) = config.set(name, text) {
         problems.push(Problem { source, setting: name.to_owned(), message });
     }
@@ -213,7 +210,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_variables_over_the_file() {
-        let mut sources = file("[stream]\nurls_max = 7\nheartbeat_ms = 70\n[egress]\nports = [80, 81]");
+        let mut sources =
+            file("[stream]\nurls_max = 7\nheartbeat_ms = 70\n[egress]\nports = [80, 81]");
         sources.variables.push(("FOREBAY_STREAM_URLS_MAX".into(), "8".into()));
         let config = load(&sources).unwrap();
         assert_eq!((config.urls_max, config.heartbeat_ms), (8, 70));
@@ -224,14 +222,17 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_at_once_with_its_place() {
-        let mut sources = file("[stream]\nurls_maxx = 7\nheartbeat_ms = 1\n\n[server]\nruntime = \"uring\"");
+        let mut sources =
+            file("[stream]\nurls_maxx = 7\nheartbeat_ms = 1\n\n[server]\nruntime = \"uring\"");
         sources.variables.push(("FOREBAY_SERVER_CORE".into(), "1".into()));
         let problems = load(&sources).unwrap_err();
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 4, "{told:#?}");
         assert!(told.iter().any(|t| t.starts_with("f.toml:2") && t.contains("stream.urls_max?")));
         assert!(told.iter().any(|t| t.starts_with("f.toml:3") && t.contains("10 to 300000")));
-        assert!(told.iter().any(|t| t.starts_with("f.toml:6") && t.contains("auto, io_uring or epoll")));
+        assert!(
+            told.iter().any(|t| t.starts_with("f.toml:6") && t.contains("auto, io_uring or epoll"))
+        );
         assert!(told.iter().any(|t| t.contains("did you mean FOREBAY_SERVER_CORES?")));
     }
 

@@ -1,5 +1,6 @@
 //! The types that a setting may have, and how each is read from text.
 
+use crate::observe::logging::LogFormat;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use uring::lane::Class;
@@ -143,15 +144,6 @@ macro_rules! choice {
             }
         }
     };
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Which roots https certificates are checked against.

@@ -70,7 +70,8 @@ impl Live {
         };
         let shared = &node.shared;
         let totals = Arc::clone(&shared.totals);
-        let stream = Stream::new(Ulid::generate(), node.index, shared.config.replay_bytes_max, totals);
+        let stream =
+            Stream::new(Ulid::generate(), node.index, shared.config.replay_bytes_max, totals);
         let window = if terms.resumable { options.resume_window_s } else { 0 };
         let live = Rc::new(Self {
             stream,
@@ -198,52 +199,59 @@ impl Live {
     /// Writes an output as an event; [`Output::Abort`] is none.
     fn write(&self, node: &Rc<Node>, machine: &Machine, output: Output) -> Option<Event> {
         let stream_id = &*self.stream.id_text;
-        node.with_scratch(|out| Some(match output {
-            Output::Metadata => {
-                let facts = Metadata {
-                    stream_id,
-                    total_urls: self.urls.len(),
-                    request_id: self.request_id.as_str(),
-                    at: self.started_at,
-                    resume_window_s: self.resume_window.as_secs(),
-                    replay_bytes_max: node.shared.config.replay_bytes_max,
-                    deadline_ms: self.options.deadline_ms,
-                };
-                events::metadata(out, &facts)
-            }
-            Output::Result { seq, index, mut page, counts } => {
-                if let Some(ready) = page.ready {
-                    page.timings.add(Stage::EmitWait, ready.elapsed());
+        node.with_scratch(|out| {
+            Some(match output {
+                Output::Metadata => {
+                    let facts = Metadata {
+                        stream_id,
+                        total_urls: self.urls.len(),
+                        request_id: self.request_id.as_str(),
+                        at: self.started_at,
+                        resume_window_s: self.resume_window.as_secs(),
+                        replay_bytes_max: node.shared.config.replay_bytes_max,
+                        deadline_ms: self.options.deadline_ms,
+                    };
+                    events::metadata(out, &facts)
                 }
-                node.observe.record_page(&page.timings);
-                let end = page.error.as_ref().map_or(PageEnd::Approved, |e| PageEnd::Failed(e.code));
-                node.observe.count(Counter::Pages(end));
-                events::result(out, seq, index, &page, &counts)
-            }
-            Output::Progress => {
-                let (started, counts) = (self.started_at, machine.counts());
-                let estimated = estimate(machine.started().elapsed(), &counts);
-                let current = machine.current();
-                events::progress(out, &Progress { stream_id, started, counts, estimated, current })
-            }
-            Output::Summary { seq, counts, total, ttfr, ending } => {
-                node.observe.count(Counter::StreamsEnded(match ending {
-                    None => StreamEnd::Completed,
-                    Some(Ending::Cancelled) => StreamEnd::Cancelled,
-                    Some(Ending::Deadline) => StreamEnd::Deadline,
-                    Some(Ending::Drained) => StreamEnd::Drained,
-                }));
-                let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                let facts = Summary {
-                    counts,
-                    total_ms: millis(total),
-                    ttfr_ms: ttfr.map(millis),
-                    status: ending.map_or("completed", Ending::status),
-                };
-                events::summary(out, seq, &facts)
-            }
-            Output::Abort => return None,
-        }))
+                Output::Result { seq, index, mut page, counts } => {
+                    if let Some(ready) = page.ready {
+                        page.timings.add(Stage::EmitWait, ready.elapsed());
+                    }
+                    node.observe.record_page(&page.timings);
+                    let end =
+                        page.error.as_ref().map_or(PageEnd::Approved, |e| PageEnd::Failed(e.code));
+                    node.observe.count(Counter::Pages(end));
+                    events::result(out, seq, index, &page, &counts)
+                }
+                Output::Progress => {
+                    let (started, counts) = (self.started_at, machine.counts());
+                    let estimated = estimate(machine.started().elapsed(), &counts);
+                    let current = machine.current();
+                    events::progress(
+                        out,
+                        &Progress { stream_id, started, counts, estimated, current },
+                    )
+                }
+                Output::Summary { seq, counts, total, ttfr, ending } => {
+                    node.observe.count(Counter::StreamsEnded(match ending {
+                        None => StreamEnd::Completed,
+                        Some(Ending::Cancelled) => StreamEnd::Cancelled,
+                        Some(Ending::Deadline) => StreamEnd::Deadline,
+                        Some(Ending::Drained) => StreamEnd::Drained,
+                    }));
+                    let millis =
+                        |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                    let facts = Summary {
+                        counts,
+                        total_ms: millis(total),
+                        ttfr_ms: ttfr.map(millis),
+                        status: ending.map_or("completed", Ending::status),
+                    };
+                    events::summary(out, seq, &facts)
+                }
+                Output::Abort => return None,
+            })
+        })
     }
 }
 

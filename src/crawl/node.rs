@@ -93,7 +93,12 @@ struct Ticket {
 impl Node {
     /// A core's node; its mailbox is read by [`Node::serve`].
     #[must_use]
-    pub fn new(index: usize, shared: Arc<Shared>, fetcher: Rc<Fetcher>, lane: Lane<LaneJob>) -> Rc<Self> {
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        fetcher: Rc<Fetcher>,
+        lane: Lane<LaneJob>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             index,
             observe: Core::new(shared.epoch, Instant::now()),
@@ -274,13 +279,7 @@ impl Node {
         }));
     }
 
-    async fn report(
-        self: &Rc<Self>,
-        owner: usize,
-        stream: Ulid,
-        index: u32,
-        page: PageResult,
-    ) {
+    async fn report(self: &Rc<Self>, owner: usize, stream: Ulid, index: u32, page: PageResult) {
         let message = Message::Done { stream, index, page: Box::new(page) };
         if owner == self.index {
             self.handle(message);
@@ -327,7 +326,7 @@ impl Node {
     }
 
     /// Hands a page to the lane and waits for its answer.
-    pub(super) async fn extract(&self, job: impl FnOnce(usize, Sender<Message>) -> LaneJob) -> LaneReply {
+    pub async fn extract(&self, job: impl FnOnce(usize, Sender<Message>) -> LaneJob) -> LaneReply {
         let place = self.lane_places.acquire().await;
         let number = self.next_ticket.replace(self.next_ticket.get().wrapping_add(1));
         let slot = Rc::<Slot<LaneReply>>::default();
@@ -445,8 +444,13 @@ impl Node {
             while self.observe.tick(now) {
                 uring::yield_now().await;
             }
-            let over: Vec<_> =
-                self.finished.borrow().iter().take_while(|(until, _)| *until <= now).copied().collect();
+            let over: Vec<_> = self
+                .finished
+                .borrow()
+                .iter()
+                .take_while(|(until, _)| *until <= now)
+                .copied()
+                .collect();
             over.into_iter().for_each(|entry| self.expire(entry));
         }
     }

@@ -217,8 +217,9 @@ pub fn parse_crawl(body: &mut [u8], config: &Config) -> Result<CrawlRequest, Api
     }
     if body.urls.len() > config.urls_max {
         let message = format!("{} urls, maximum {}", body.urls.len(), config.urls_max);
-        return Err(ApiError::new(ApiCode::TooManyUrls, message)
-            .limit("urls", config.urls_max as u64));
+        return Err(
+            ApiError::new(ApiCode::TooManyUrls, message).limit("urls", config.urls_max as u64)
+        );
     }
     check_options(&body.options)?;
     let mut wrong: Option<ApiError> = None;
@@ -346,7 +347,9 @@ mod tests {
         let request = parse(r#"{"urls":["https://example.com/a"]}"#).unwrap();
         assert_eq!(&*request.urls[0], "https://example.com/a");
         assert_eq!(*request.options, Options::default());
-        let request = parse(r#"{"urls":["http://a.example/"],"options":{"cache_mode":"enabled","order":"input"}}"#);
+        let request = parse(
+            r#"{"urls":["http://a.example/"],"options":{"cache_mode":"enabled","order":"input"}}"#,
+        );
         let options = request.unwrap().options;
         assert_eq!(options.cache_mode, CacheMode::ReadThrough);
         assert_eq!(options.order, Some(OrderName::Input));

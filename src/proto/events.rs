@@ -244,7 +244,13 @@ pub fn metadata(out: &mut BytesMut, facts: &Metadata<'_>) -> Event {
 }
 
 /// Writes `result` around the document's own bytes.
-pub fn result(out: &mut BytesMut, seq: u64, index: u32, page: &PageResult, counts: &Counts) -> Event {
+pub fn result(
+    out: &mut BytesMut,
+    seq: u64,
+    index: u32,
+    page: &PageResult,
+    counts: &Counts,
+) -> Event {
     out.put_slice(b"{\"type\":\"result\",\"seq\":");
     json::integer(out, seq);
     out.put_slice(b",\"index\":");
@@ -353,7 +359,14 @@ pub fn summary(out: &mut BytesMut, seq: u64, facts: &Summary) -> Event {
 }
 
 /// Writes `error`, the last event of a stream that we had to give up.
-pub fn error(out: &mut BytesMut, seq: u64, code: &str, status: u16, message: &str, counts: &Counts) -> Event {
+pub fn error(
+    out: &mut BytesMut,
+    seq: u64,
+    code: &str,
+    status: u16,
+    message: &str,
+    counts: &Counts,
+) -> Event {
     out.put_slice(b"{\"type\":\"error\",\"seq\":");
     json::integer(out, seq);
     out.put_slice(b",\"error\":{\"code\":");

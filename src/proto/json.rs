@@ -112,6 +112,9 @@ mod tests {
             ratio(&mut out, part, whole);
             String::from_utf8(out.to_vec()).unwrap()
         };
-        assert_eq!([show(1, 1), show(1, 2), show(0, 0), show(1, 3)], ["1.0", "0.5", "0.0", "0.3333"]);
+        assert_eq!(
+            [show(1, 1), show(1, 2), show(0, 0), show(1, 3)],
+            ["1.0", "0.5", "0.0", "0.3333"]
+        );
     }
 }

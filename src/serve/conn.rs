@@ -290,7 +290,11 @@ impl Conn {
     }
 
     /// Answers with a short fixed text; allocates nothing.
-    pub(super) async fn reply_plain(&mut self, status: u16, text: &'static str) -> Result<(), Gone> {
+    pub(super) async fn reply_plain(
+        &mut self,
+        status: u16,
+        text: &'static str,
+    ) -> Result<(), Gone> {
         let fields: [(&str, &[u8]); 1] = [("Content-Type", super::reply::TEXT.as_bytes())];
         let id = self.request_id;
         let length = AnswerBody::Length(text.len() as u64);

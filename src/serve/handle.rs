@@ -10,11 +10,11 @@ use crate::crawl::live::{Live, Terms};
 use crate::crawl::mesh::LaneJob;
 use crate::crawl::page;
 use crate::crawl::report;
-use crate::crawl::request::{self, OrderName, Options};
+use crate::crawl::request::{self, Options, OrderName};
 use crate::error::{ApiCode, ApiError, PageCode, PageError, Stage};
+use crate::observe::exposition::Format;
 use crate::observe::query::LatencyQuery;
 use crate::observe::series::Endpoint;
-use crate::observe::exposition::Format;
 use crate::proto::h1::Method;
 use crate::timings::Timings;
 use std::time::{Duration, Instant};
@@ -29,7 +29,9 @@ const EXTRACT_DEADLINE: Duration = Duration::from_secs(30);
 pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
     let Some(route) = ask.route else {
         if ask.asterisk && ask.method == Method::Options {
-            return conn.reply(Reply::empty(204).field("Allow", "GET, HEAD, POST, DELETE, OPTIONS")).await;
+            return conn
+                .reply(Reply::empty(204).field("Allow", "GET, HEAD, POST, DELETE, OPTIONS"))
+                .await;
         }
         let error = ApiError::new(ApiCode::NotFound, "there is nothing at this path");
         return conn.refuse(&error).await;
@@ -191,7 +193,7 @@ fn check_base(url: &str) -> Result<(), ApiError> {
     if url.is_empty() {
         return Ok(());
     }
-    crate::crawl::request::check_url(url).map_err(|why| {
+    request::check_url(url).map_err(|why| {
         ApiError::new(ApiCode::InvalidUrl, format!("url is no http or https URL: {why}"))
             .field("url", "an absolute http or https URL")
     })

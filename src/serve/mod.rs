@@ -78,7 +78,7 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     let open = node.shared.connections.fetch_add(1, Ordering::Relaxed);
     let counted = Counted { node: Rc::clone(node), _pass: pass };
     if open >= node.shared.config.connections_max {
-        node.observe.count(Counter::ConnectionsRejected(Reject::Global));
+        node.observe.count(Counter::ConnectionsRejected(Reject::Connections));
         drop(uring::spawn(async move {
             let _ = uring::time::timeout(ACCEPT_PAUSE, socket.write_all(TOO_MANY)).await;
             drop(counted);

@@ -160,7 +160,8 @@ mod tests {
     fn an_extraction_is_spliced_around_the_guests_bytes() {
         let mut timings = Timings::default();
         timings.add(Stage::Extract, Duration::from_micros(7));
-        let reply = Reply::extracted("http://a/\"", "0.5", Bytes::from_static(b"{\"t\":1}"), &timings);
+        let reply =
+            Reply::extracted("http://a/\"", "0.5", Bytes::from_static(b"{\"t\":1}"), &timings);
         let told: serde_json::Value = serde_json::from_slice(&reply.body.concat()).unwrap();
         assert_eq!(told["url"], "http://a/\"");
         assert_eq!(told["document"]["t"], 1);

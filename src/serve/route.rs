@@ -71,7 +71,8 @@ mod tests {
         assert_eq!(Route::find("/crawl"), Some(Route::Crawl));
         assert_eq!(Route::find("/v1/crawl/stream"), Some(Route::CrawlStream));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
-        for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"] {
+        for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"]
+        {
             assert_eq!(Route::find(absent), None, "{absent}");
         }
     }

@@ -204,7 +204,8 @@ impl<'a> Sending<'a> {
     /// Moves what was held back into the ring; `false` while it has no room.
     fn flush_held(&mut self) -> bool {
         while let Some(frame) = self.held.pop_front() {
-            if let Err(PushError::Full(frame) | PushError::TooLarge(frame)) = self.ring.push(frame) {
+            if let Err(PushError::Full(frame) | PushError::TooLarge(frame)) = self.ring.push(frame)
+            {
                 self.held.push_front(frame);
                 return false;
             }
@@ -222,8 +223,7 @@ impl<'a> Sending<'a> {
         let now = Instant::now();
         self.ring.handle_sent(now, sent, now - begun);
         self.measure(now);
-        self.heartbeat_at =
-            now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
+        self.heartbeat_at = now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
         if !self.ring.above_high() {
             self.pressed_since = None;
             return Ok(());

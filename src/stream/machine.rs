@@ -46,7 +46,9 @@ impl Ending {
 
     fn error(self, stage: Stage) -> PageError {
         match self {
-            Self::Cancelled => PageError::new(PageCode::Cancelled, stage, "the stream was cancelled"),
+            Self::Cancelled => {
+                PageError::new(PageCode::Cancelled, stage, "the stream was cancelled")
+            }
             Self::Drained => {
                 PageError::new(PageCode::Cancelled, stage, "the server is shutting down")
             }

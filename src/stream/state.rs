@@ -40,8 +40,14 @@ pub struct IllegalMove {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Initializing, Self::Active, Self::Flushing, Self::Error, Self::Closing, Self::Closed];
+    pub const ALL: [Self; 6] = [
+        Self::Initializing,
+        Self::Active,
+        Self::Flushing,
+        Self::Error,
+        Self::Closing,
+        Self::Closed,
+    ];
 
     /// The state's name in `GET /streams/{id}`.
     #[must_use]

@@ -7,13 +7,13 @@ use crate::{ABI_VERSION, Options};
 
 /// The version of this interface.
 #[unsafe(no_mangle)]
-pub extern "C" fn abi_version() -> u32 {
+pub(crate) extern "C" fn abi_version() -> u32 {
     ABI_VERSION
 }
 
 /// Room for `len` bytes; 0 when there is none.
 #[unsafe(no_mangle)]
-pub extern "C" fn alloc(len: u32) -> u32 {
+pub(crate) extern "C" fn alloc(len: u32) -> u32 {
     let Ok(layout) = Layout::array::<u8>(len.max(1) as usize) else { return 0 };
     // SAFETY: the layout's size is at least 1.
     let ptr = unsafe { std::alloc::alloc(layout) };
@@ -26,7 +26,7 @@ pub extern "C" fn alloc(len: u32) -> u32 {
 ///
 /// `ptr` and `len` come from one earlier `alloc` or `extract` of this instance, once.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dealloc(ptr: u32, len: u32) {
+pub(crate) unsafe extern "C" fn dealloc(ptr: u32, len: u32) {
     let Ok(layout) = Layout::array::<u8>(len.max(1) as usize) else { return };
     // SAFETY: the caller gives what `alloc` or `extract` made with this very layout.
     unsafe { std::alloc::dealloc(ptr as usize as *mut u8, layout) };
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn dealloc(ptr: u32, len: u32) {
 ///
 /// Each (address, length) is a region that `alloc` gave and the host filled.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn extract(
+pub(crate) unsafe extern "C" fn extract(
     html_ptr: u32,
     html_len: u32,
     url_ptr: u32,

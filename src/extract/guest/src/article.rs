@@ -42,41 +42,70 @@ const SURROUNDINGS: &str = "nav,footer,aside,header nav,[role=\"navigation\"]";
 
 /// The main content; where there is none, the whole page's text without its surroundings.
 pub(crate) fn article(html: &str, url: &str) -> Page {
-    let doc = Document::from(html);
-    tree::limit_depth(doc.root());
-    let facts = Facts::of(&doc, html, url);
-    let config = Config { text_mode: TextMode::Formatted, ..Config::default() };
-    let page = Readability::with_document(doc, web_address(url), Some(config))
-        .ok()
-        .and_then(|mut readability| {
-            let article = readability.parse().ok()?;
-            let root = readability.doc.select_single(CONTENT).nodes().first().copied()?;
-            Some(from_article(article, root, &facts))
-        })
-        .filter(|page| page.word_count > 0);
-    page.unwrap_or_else(|| full(html, url, false))
+    first_with_text(html, |doc| {
+        let tree = doc();
+        let facts = Facts::of(&tree, html, url);
+        readable(tree, url, &facts).unwrap_or_else(|| whole(doc(), url, &facts, true))
+    })
 }
 
-/// The whole page's text. `wanted` says that it was asked for; as a fallback it leaves out
-/// navigation, and counts less.
-pub(crate) fn full(html: &str, url: &str, wanted: bool) -> Page {
+/// The whole page's text.
+pub(crate) fn full(html: &str, url: &str) -> Page {
+    first_with_text(html, |doc| {
+        let tree = doc();
+        let facts = Facts::of(&tree, html, url);
+        whole(tree, url, &facts, false)
+    })
+}
+
+/// The page that `make` gives for the document as browsers show it, or, when that has no text, for
+/// the document with what scripts would show or replace: forums and shops put their whole text into
+/// `<noscript>` or hidden elements. `make` may parse more than once, because the engine consumes.
+fn first_with_text(html: &str, make: impl Fn(&dyn Fn() -> Document) -> Page) -> Page {
+    let shown = || parse(html);
+    let page = make(&shown);
+    if page.word_count > 0 || !(html.contains("<noscript") || html.contains(" hidden")) {
+        return page;
+    }
+    make(&|| {
+        let doc = parse(html);
+        doc.select("noscript").rename("div");
+        doc.select("[hidden]").remove_attr("hidden");
+        doc
+    })
+}
+
+fn parse(html: &str) -> Document {
     let doc = Document::from(html);
     tree::limit_depth(doc.root());
-    let facts = Facts::of(&doc, html, url);
+    doc
+}
+
+/// What Readability finds.
+fn readable(doc: Document, url: &str, facts: &Facts) -> Option<Page> {
+    let config = Config { text_mode: TextMode::Formatted, ..Config::default() };
+    let mut readability = Readability::with_document(doc, web_address(url), Some(config)).ok()?;
+    let article = readability.parse().ok()?;
+    let root = readability.doc.select_single(CONTENT).nodes().first().copied()?;
+    Some(from_article(article, root, facts)).filter(|page| page.word_count > 0)
+}
+
+/// The whole text; as a fallback without navigation, and counting less.
+fn whole(doc: Document, url: &str, facts: &Facts, fallback: bool) -> Page {
     let Ok(readability) = Readability::with_document(doc, web_address(url), None) else {
         return Page::default(); // not reached: the address is checked before
     };
     let meta = readability.get_article_metadata(readability.parse_json_ld());
     let doc = readability.doc;
     doc.select(INVISIBLE).remove();
-    if !wanted && has_text_without(&doc, SURROUNDINGS) {
+    if fallback && has_text_without(&doc, SURROUNDINGS) {
         doc.select(SURROUNDINGS).remove();
     }
     let Some(body) = doc.body() else { return Page::default() };
-    make_absolute(&body, &facts);
-    let mut page = described(meta, &facts);
+    make_absolute(&body, facts);
+    let mut page = described(meta, facts);
     page.text = body.formatted_text().trim().to_owned();
-    finish(page, body, &facts, !wanted)
+    finish(page, body, facts, fallback)
 }
 
 fn from_article(article: Article, root: NodeRef<'_>, facts: &Facts) -> Page {

@@ -92,7 +92,7 @@ pub const FIELD_BYTES_MAX: usize = 1_000;
 pub fn extract(html: &str, url: &str, options: &Options) -> Vec<u8> {
     let page = match options.kind {
         Kind::Article => article::article(html, url),
-        Kind::Full => article::full(html, url, true),
+        Kind::Full => article::full(html, url),
     };
     document::write(&page, options.formats)
 }

@@ -81,6 +81,19 @@ fn a_page_without_an_article_gives_its_text_at_a_lower_score() {
 }
 
 #[test]
+fn text_that_waits_for_a_script_is_better_than_none() {
+    let post = format!("<p>{}</p>", "A post of a forum that is drawn by a script. ".repeat(30));
+    for html in [
+        format!("<div id=app></div><noscript><h1>Topic</h1>{post}{post}</noscript>"),
+        format!("<template id=B></template><div hidden id=S><h1>Topic</h1>{post}{post}</div>"),
+    ] {
+        let (quality, doc) = document(&html, &Options::default());
+        assert!(doc["text"].as_str().unwrap().contains("A post of a forum"), "{html}");
+        assert!(quality > 0.5, "{quality}");
+    }
+}
+
+#[test]
 fn a_page_without_text_is_empty_and_scores_zero() {
     for html in ["", "\0", "<script>var a = 'text';</script>", "<!-- a -->", "<html><head></head>"]
     {
