@@ -1,7 +1,7 @@
 //! What a core hands out when it is asked for its latencies, and the three forms in which a reader
 //! gets them: JSON, HdrHistogram's percentile text (hgrm) and its V2 interval log (hlog).
 
-use super::hist::{Epoch, MICROS_MAX, histogram, micros};
+use super::hist::{Epoch, histogram, micros};
 use super::series::Key;
 use super::sparse::Counts;
 use crate::limits::LATENCY_INTERVAL;
@@ -180,12 +180,9 @@ impl Snapshot {
 
 fn add(all: &mut Histogram<u64>, counts: &Counts) {
     for (value_us, count) in counts.iter() {
-        all.saturating_record_n(value_us.min(MICROS_TOP), count);
+        all.saturating_record_n(value_us, count);
     }
 }
-
-/// The highest value of the slot that [`MICROS_MAX`] falls into; what a packed slot may hold.
-const MICROS_TOP: u64 = MICROS_MAX | ((1 << 21) - 1);
 
 fn push_series(out: &mut String, key: Key, all: &Histogram<u64>) {
     push(out, format_args!("{{\"name\":\"{}\",", key.name()));
