@@ -45,7 +45,8 @@
 //!    owner at a time, handed over by its sequence number), atomics and eventfds.
 //! 3. **monoio's `&mut`.** Its stream wants `&mut self` to read and to write; `net` makes both from a shared handle, which holds because of how 0.2.4 implements them. So
 //!    the dependency is pinned to exactly that version, and the one place says what it relies on.
-//! 4. **Miri** can run the unit tests of `arena`, `chunk`, `queue` and `ring`, which touch no ring: `cargo miri test -p forebay-uring --lib -- arena chunk queue ring`.
+//! 4. **Miri.** The unit tests of `arena`, `chunk`, `queue` and `ring` touch no kernel ring, so that Miri can run them:
+//!    `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p forebay-uring --lib -- arena chunk queue ring`.
 
 #![allow(unsafe_code, reason = "the kernel borrows buffers here; every block says why it is sound")]
 
