@@ -71,7 +71,7 @@ fn cursor_operations_match_a_deque() {
         let n = (seed >> 20) as usize % 300;
         match seed >> 29 {
             0..=2 => {
-                let bytes: Vec<u8> = (0..n).map(|i| (i as u32 ^ seed).to_le_bytes()[0]).collect();
+                let bytes: Vec<u8> = (0..n).map(|i| (i ^ seed as usize).to_le_bytes()[0]).collect();
                 if buf.len() + n < 3000 {
                     buf.reserve(n);
                     buf.extend_from_slice(&bytes);

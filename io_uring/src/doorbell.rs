@@ -11,7 +11,6 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -150,10 +149,17 @@ pub(crate) fn stop() {
 
 /// Wakes the receiver, and for the shared last bit every receiver that shares it.
 fn wake(local: &Local, token: usize) {
-    let mut waiting = local.waiting.borrow_mut();
-    if token == BITS - 1 {
-        waiting.receivers.iter_mut().skip(token).filter_map(Option::take).for_each(Waker::wake);
-    } else if let Some(waker) = waiting.receivers.get_mut(token).and_then(Option::take) {
+    if token < BITS - 1 {
+        return wake_one(local, token);
+    }
+    let places = local.waiting.borrow().receivers.len();
+    (token..places).for_each(|token| wake_one(local, token));
+}
+
+/// No borrow is held while a waker runs or is dropped: with the last one its task goes, and with that perhaps a receiver that leaves its seat.
+fn wake_one(local: &Local, token: usize) {
+    let waker = local.waiting.borrow_mut().receivers.get_mut(token).and_then(Option::take);
+    if let Some(waker) = waker {
         waker.wake();
     }
 }
@@ -180,11 +186,15 @@ impl Seat {
     pub(crate) fn wait(&self, waker: &Waker) {
         let local = local().filter(|local| Arc::ptr_eq(&local.bell, &self.bell));
         let local = local.expect("a receiver stays on the core where it first waited");
-        let mut waiting = local.waiting.borrow_mut();
-        let place = &mut waiting.receivers[self.token];
-        if !place.as_ref().is_some_and(|set| set.will_wake(waker)) {
-            *place = Some(waker.clone());
-        }
+        let replaced = {
+            let mut waiting = local.waiting.borrow_mut();
+            let place = &mut waiting.receivers[self.token];
+            if place.as_ref().is_some_and(|set| set.will_wake(waker)) {
+                return;
+            }
+            place.replace(waker.clone())
+        };
+        drop(replaced);
     }
 
     /// Wakes without a system call when this thread is the receiver's own, else rings. From any thread.
@@ -198,9 +208,12 @@ impl Seat {
     /// Gives the place back. On another thread than its own the place stays taken: a few bytes, once per such receiver.
     pub(crate) fn leave(&self) {
         if let Some(local) = local().filter(|local| Arc::ptr_eq(&local.bell, &self.bell)) {
-            let mut waiting = local.waiting.borrow_mut();
-            waiting.receivers[self.token] = None;
-            waiting.free.push(self.token);
+            let left = {
+                let mut waiting = local.waiting.borrow_mut();
+                waiting.free.push(self.token);
+                waiting.receivers[self.token].take()
+            };
+            drop(left);
         }
     }
 }
@@ -233,7 +246,24 @@ fn poll_yield(asked: &mut Option<(u64, Waker)>, cx: &mut Context<'_>) -> Poll<()
 /// Waits for `rounds` turns of the loop: each one submits what is queued and reaps what is complete.
 pub(crate) async fn turns(rounds: usize) {
     for _ in 0..rounds {
-        let mut turn = std::pin::pin!(yield_now());
-        poll_fn(|cx| Pin::as_mut(&mut turn).poll(cx)).await;
+        yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bit_rings_once_and_the_bell_coalesces() {
+        let bell = Doorbell::new().expect("an eventfd");
+        let tokens = [0, 1, 63, 64, 4095, 4096, BITS - 2, BITS - 1, BITS + 7];
+        for token in tokens.into_iter().chain(tokens) {
+            bell.signal(token);
+        }
+        let mut taken = Vec::new();
+        bell.take(|token| taken.push(token));
+        assert_eq!(taken, [0, 1, 63, 64, 4095, 4096, BITS - 2, BITS - 1]);
+        bell.take(|_| panic!("taken already"));
     }
 }

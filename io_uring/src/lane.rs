@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Thread};
@@ -28,6 +29,25 @@ pub enum Class {
     Batch,
     /// `SCHED_IDLE`: below everything else on the CPU, so other processes can starve it.
     Idle,
+}
+
+/// Not `normal`, `nice19`, `batch` or `idle`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown lane class {0:?}: expected normal, nice19, batch or idle")]
+pub struct UnknownClass(pub String);
+
+impl FromStr for Class {
+    type Err = UnknownClass;
+
+    fn from_str(text: &str) -> Result<Class, UnknownClass> {
+        match text {
+            "normal" => Ok(Class::Normal),
+            "nice19" => Ok(Class::Nice19),
+            "batch" => Ok(Class::Batch),
+            "idle" => Ok(Class::Idle),
+            _ => Err(UnknownClass(text.to_owned())),
+        }
+    }
 }
 
 /// How to run a lane.

@@ -234,6 +234,10 @@ impl Ring {
     ///
     /// # Errors
     /// [`PushError`], with the frame.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the frame comes back by value: a box would allocate just when there is pressure"
+    )]
     pub fn push(&mut self, frame: Frame) -> Result<(), PushError> {
         if frame.is_empty() {
             return Ok(());

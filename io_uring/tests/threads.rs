@@ -231,7 +231,9 @@ fn more_cores_than_cpus_run_and_a_cpu_that_is_not_there_is_a_warning() {
         let cores: Vec<_> = plans
             .iter()
             .map(|plan| {
-                let config = CoreConfig { cpu: plan.cpu, ..CoreConfig::new(plan.index, driver) };
+                let slice = Some(Duration::from_micros(200));
+                let config =
+                    CoreConfig { cpu: plan.cpu, slice, ..CoreConfig::new(plan.index, driver) };
                 let index = plan.index;
                 core::spawn(config, move || async move {
                     time::sleep(Duration::from_millis(2)).await;

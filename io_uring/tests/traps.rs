@@ -94,8 +94,11 @@ fn cancelled_accepts_leak_nothing_and_lose_no_connection() {
                     accepted += 1;
                 }
             }
-            peer.join().unwrap();
-        });
+            // Joined outside: the last close is submitted when the loop parks, and blocking here would keep it from that.
+            peer
+        })
+        .join()
+        .unwrap();
         no_fd_leaked(before);
     }
 }
@@ -240,15 +243,18 @@ fn a_core_stopped_with_operations_in_flight_leaks_nothing() {
             let peers = on(driver, |_| async {
                 let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
                 drop(uring::spawn(async move { listener.accept().await }));
+                // More than any socket buffers take.
+                let flood = bytes::Bytes::from(vec![1; 32 << 20]);
                 let mut peers = Vec::new();
                 for n in 0..60 {
                     let (stream, peer) = silent_peer().await;
                     peers.push(peer);
+                    let flood = flood.clone();
                     drop(uring::spawn(async move {
                         match n % 3 {
                             0 => drop(stream.read(arena::alloc(4096)).await),
                             1 => drop(stream.readable().await),
-                            _ => drop(stream.write_all(bytes::Bytes::from(vec![1; 8 << 20])).await),
+                            _ => drop(stream.write_all(flood).await),
                         }
                     }));
                 }
