@@ -182,9 +182,13 @@ impl Inner {
             flights.retain(|_, f| now.saturating_duration_since(f.since) < FLIGHT_MAX);
         }
         let question = Question { name: name.to_owned(), reply: self.reply.clone() };
-        if flights.len() >= DNS_FLIGHTS_MAX || self.questions.try_send(question).is_err() {
+        if flights.len() >= DNS_FLIGHTS_MAX {
             return Err(Rc::from("the resolver has too much to do"));
         }
+        self.questions.try_send(question).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => "the resolver has too much to do",
+            mpsc::error::TrySendError::Closed(_) => "the resolver is not running",
+        })?;
         let flight = Rc::new(Flight {
             since: now,
             outcome: RefCell::default(),
@@ -284,6 +288,27 @@ mod tests {
         let many: Vec<IpAddr> = (0..99).map(|n| Ipv4Addr::new(1, 1, 1, n).into()).collect();
         assert_eq!(interleave(&many).len(), DNS_ADDRESSES_MAX);
         assert!(interleave(&[]).is_empty());
+    }
+
+    #[test]
+    fn control_answers_from_the_hosts_file() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (questions, asked) = channel(1);
+        let (reply, mut answers) = uring::mailbox::channel(1);
+        let ask = async move {
+            let name = "localhost".to_owned();
+            questions.send(Question { name, reply }).await.unwrap_or_else(|_| panic!("closed"));
+            loop {
+                if let Some(answer) = answers.try_recv() {
+                    break answer;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let (ran, answer) = runtime.block_on(async { tokio::join!(run(asked), ask) });
+        ran.unwrap();
+        assert_eq!(answer.name, "localhost");
+        assert!(answer.outcome.unwrap().0.iter().all(IpAddr::is_loopback));
     }
 
     #[test]
