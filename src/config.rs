@@ -2,7 +2,7 @@
 //! TOML file, `--help`, `forebay check` and the README's table all come from [`SETTINGS`].
 //!
 //! A setting `egress.allow` is `--egress-allow`, `FOREBAY_EGRESS_ALLOW`, and `allow` under
-//! `[egress]`. Flags win over variables, variables over the file, the file over the default.
+//! `[egress]`; `server.cores` is `--cores`, `FOREBAY_CORES`, and `cores` under `[server]`. Flags win over variables, variables over the file, the file over the default.
 
 mod load;
 mod value;
@@ -34,13 +34,18 @@ impl Setting {
     /// The environment variable that sets it.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!("FOREBAY_{}", self.name.replace('.', "_").to_uppercase())
+        format!("FOREBAY_{}", self.short().replace('.', "_").to_uppercase())
     }
 
     /// The flag that sets it, without the two dashes.
     #[must_use]
     pub fn flag(&self) -> String {
-        self.name.replace(['.', '_'], "-")
+        self.short().replace(['.', '_'], "-")
+    }
+
+    /// The name without the section that most settings of a server are in.
+    fn short(&self) -> &'static str {
+        self.name.strip_prefix("server.").unwrap_or(self.name)
     }
 }
 

@@ -88,7 +88,8 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Problem>> {
         }
     }
     for (name, text) in &sources.flags {
-        let source = Source::Flag(name.replace(['.', '_'], "-"));
+        let setting = SETTINGS.iter().find(|setting| setting.name == *name);
+        let source = Source::Flag(setting.map_or_else(|| name.clone(), Setting::flag));
         apply(&mut config, name, text, source, &mut problems);
     }
     if let Err(relations) = config.validate() {
@@ -224,7 +225,7 @@ mod tests {
     fn every_mistake_is_told_at_once_with_its_place() {
         let mut sources =
             file("[stream]\nurls_maxx = 7\nheartbeat_ms = 1\n\n[server]\nruntime = \"uring\"");
-        sources.variables.push(("FOREBAY_SERVER_CORE".into(), "1".into()));
+        sources.variables.push(("FOREBAY_CORE".into(), "1".into()));
         let problems = load(&sources).unwrap_err();
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 4, "{told:#?}");
@@ -233,7 +234,7 @@ mod tests {
         assert!(
             told.iter().any(|t| t.starts_with("f.toml:6") && t.contains("auto, io_uring or epoll"))
         );
-        assert!(told.iter().any(|t| t.contains("did you mean FOREBAY_SERVER_CORES?")));
+        assert!(told.iter().any(|t| t.contains("did you mean FOREBAY_CORES?")));
     }
 
     #[test]

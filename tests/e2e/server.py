@@ -22,7 +22,7 @@ START_S = 60  # a debug build may have to compile the extractor first
 STOP_S = 20
 
 # `forebay serve` on a free port, allowed to fetch from loopback.
-SERVE = ["serve", "--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8"]
+SERVE = ["serve", "--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8:*"]
 ORIGIN = ["origin", "--addr", "127.0.0.1:0"]
 
 # Settings that tests change, by the name that they have here.
@@ -31,9 +31,9 @@ FLAGS = {
     "head_timeout_ms": "--head-timeout-ms",
     "body_timeout_ms": "--body-timeout-ms",
     "idle_timeout_ms": "--idle-timeout-ms",
-    "write_stall_timeout_ms": "--write-stall-timeout-ms",
-    "urls_max": "--urls-max",
-    "request_body_bytes_max": "--request-body-bytes-max",
+    "write_stall_timeout_ms": "--write-stall-ms",
+    "urls_max": "--stream-urls-max",
+    "request_body_bytes_max": "--body-bytes-max",
 }
 
 # The server's own limits, as in src/limits.rs and the defaults of src/config.rs.
