@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod extract;
 pub mod limits;
 pub mod timings;
 

@@ -264,8 +264,7 @@ impl Scanner<'_> {
 
     /// A `\uXXXX`.
     fn unit(&mut self) -> Result<u32, JsonError> {
-        let digits =
-            self.bytes.get(self.at..self.at + 6).and_then(|unit| unit.strip_prefix(b"\\u"));
+        let digits = self.bytes.get(self.at..self.at + 6).and_then(|unit| unit.strip_prefix(b"\\u"));
         let unit = digits.and_then(|digits| {
             digits.iter().try_fold(0, |sum, &d| Some(sum * 16 + char::from(d).to_digit(16)?))
         });
