@@ -103,6 +103,12 @@ fn inflated_text_fails_as_early() {
     let good = deflater.message(&["κόσμε ".repeat(50).as_bytes()]).unwrap();
     let bytes = [frame(0x41, &good[..20]), frame(0x80, &good[20..])].concat();
     assert_eq!(feed(&mut session, now, &bytes), [text(&"κόσμε ".repeat(50))]);
+    let cut = deflater.message(&[b"\xce"]).unwrap();
+    let mut other = Session::new(now, Config::default(), Some(AGREEMENT));
+    feed(&mut other, now, &bytes);
+    let verdict = feed(&mut other, now, &frame(0xc1, &cut));
+    assert_eq!(verdict, [Seen::Violation(Violation::InvalidUtf8)], "stops in a character");
+    let mut deflater = Deflater::new(&AGREEMENT, 6);
     let bad = deflater.message(&[b"\xce\xba\xed\xa0\x80", &[b'x'; 500]]).unwrap();
     // Not the message's last frame, and not even all of this one.
     let mut bytes = frame(0x41, &bad);
