@@ -1,7 +1,7 @@
 //! Close codes (RFC 6455 §7.4), Close payloads (§5.5.1), and violations with the code that each
 //! one closes with.
 
-use crate::limits::{WS_CONTROL_BYTES_MAX, WS_FRAGMENTS_MAX};
+use crate::limits::WS_CONTROL_BYTES_MAX;
 
 /// A close code that may stand in a Close frame: 1000-1003, 1007-1014 and 3000-4999.
 ///
@@ -88,7 +88,7 @@ pub enum Violation {
     #[error("message too big")]
     MessageTooBig,
     /// A message in more fragments than the limit.
-    #[error("message in more than {WS_FRAGMENTS_MAX} fragments")]
+    #[error("message in too many fragments")]
     TooManyFragments,
 }
 

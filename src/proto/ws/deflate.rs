@@ -101,14 +101,15 @@ impl Inflater {
 
     /// Goes on behind a block with BFINAL set, which may end a message's data (RFC 7692 §7.2.3.4).
     ///
-    /// The window is what this message has produced: compressors start anew behind a final block.
+    /// What this message has produced stays in the window. What came before it does not: no
+    /// compressor is known that ends its stream and yet refers to earlier messages.
     fn restart(&mut self, message: &[u8]) -> Result<(), Violation> {
         self.final_blocks += 1;
         if self.final_blocks > WS_FINAL_BLOCKS_MAX {
             return Err(Violation::MalformedDeflate);
         }
         self.stream.reset(false);
-        if self.keeps_context && !message.is_empty() {
+        if !message.is_empty() {
             let window = &message[message.len().saturating_sub(WINDOW_BYTES)..];
             self.stream.set_dictionary(window).map_err(|_| Violation::MalformedDeflate)?;
         }
@@ -253,6 +254,27 @@ mod tests {
         let two_blocks = b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00";
         assert_eq!(inflate(&mut inflater, two_blocks, 99).unwrap(), b"Hello");
         assert_eq!(inflate(&mut inflater, b"\x00", 99).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_message_goes_on_behind_a_final_block() {
+        let agreement = agreement(15, false);
+        let half = Deflater::new(&agreement, 9).message(&[b"some text"]).unwrap();
+        let finished = |dictionary: &[u8]| {
+            let mut stream = Compress::new(Compression::new(9), false);
+            if !dictionary.is_empty() {
+                stream.set_dictionary(dictionary).unwrap();
+            }
+            let mut out = Vec::with_capacity(1000);
+            stream.compress_vec(&half.repeat(9), &mut out, FlushCompress::Finish).unwrap();
+            out
+        };
+        let data = [finished(b""), finished(&half.repeat(9)), vec![0]].concat();
+        let inflated = inflate(&mut Inflater::new(&agreement), &data, 1000).unwrap();
+        assert_eq!(inflated, half.repeat(18));
+        let lost = [finished(&half), vec![0]].concat();
+        let refused = inflate(&mut Inflater::new(&agreement), &lost, 1000);
+        assert_eq!(refused, Err(Violation::MalformedDeflate), "nothing to refer to");
     }
 
     #[test]

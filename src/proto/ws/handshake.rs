@@ -244,6 +244,7 @@ mod tests {
             ("Sec-WebSocket-Key", None, Rejection::Key),
             ("Sec-WebSocket-Key", Some("dGhlIHNhbXBsZSBub25jZQ"), Rejection::Key),
             ("Sec-WebSocket-Key", Some("dGhlIHNhbXBsZSBub25jZQA="), Rejection::Key),
+            ("Sec-WebSocket-Key", Some("dGhlIHNhbXBsZSBub25jZQ===="), Rejection::Key),
             ("Sec-WebSocket-Key", Some("dGhlIHNhbXBsZSBub25j*Q=="), Rejection::Key),
             ("sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZQ=="), Rejection::Key), // twice
             ("Sec-WebSocket-Extensions", Some("a; ="), Rejection::Extensions),

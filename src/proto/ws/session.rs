@@ -21,7 +21,7 @@ const KEPT_BYTES_MAX: usize = 2 * 1024;
 pub struct Config {
     /// Bytes of a received message, before and after inflating; above it close code 1009.
     pub message_bytes_max: usize,
-    /// Fragments of a received message; above it close code 1009.
+    /// Fragments of a received message before the frame that ends it; above it close code 1009.
     pub fragments_max: usize,
     /// Time between two pings of ours.
     pub ping_interval: Duration,
@@ -421,7 +421,7 @@ impl Session {
         if let Some(message) = &mut self.message
             && (kind_of_message.is_some() || kind == FrameKind::Continuation)
         {
-            message.fragments += 1;
+            message.fragments += usize::from(!is_final);
             if message.fragments > self.config.fragments_max {
                 return Err(Violation::TooManyFragments);
             }

@@ -103,6 +103,12 @@ fn inflated_text_fails_as_early() {
     let good = deflater.message(&["κόσμε ".repeat(50).as_bytes()]).unwrap();
     let bytes = [frame(0x41, &good[..20]), frame(0x80, &good[20..])].concat();
     assert_eq!(feed(&mut session, now, &bytes), [text(&"κόσμε ".repeat(50))]);
+    let cut = deflater.message(&[b"\xce"]).unwrap();
+    let mut other = Session::new(now, Config::default(), Some(AGREEMENT));
+    feed(&mut other, now, &bytes);
+    let verdict = feed(&mut other, now, &frame(0xc1, &cut));
+    assert_eq!(verdict, [Seen::Violation(Violation::InvalidUtf8)], "stops in a character");
+    let mut deflater = Deflater::new(&AGREEMENT, 6);
     let bad = deflater.message(&[b"\xce\xba\xed\xa0\x80", &[b'x'; 500]]).unwrap();
     // Not the message's last frame, and not even all of this one.
     let mut bytes = frame(0x41, &bad);
@@ -120,7 +126,9 @@ fn limits_hold_before_the_bytes_arrive() {
     assert_eq!(run(&frame(0x82, &[7; 11])[..6]), too_big, "judged by its header");
     assert_eq!(run(&[frame(0x02, &[7; 6]), frame(0x80, &[7; 5])].concat()), too_big);
     assert_eq!(run(b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0"), too_big);
-    let fragments = [frame(0x02, b""), frame(0, b""), frame(0, b""), frame(0x80, b"")];
+    let mut fragments = [frame(0x02, b""), frame(0, b""), frame(0, b""), frame(0x80, b"")];
+    assert_eq!(run(&fragments.concat()), [Seen::Binary(Vec::new())]);
+    fragments[3] = frame(0, b"");
     assert_eq!(run(&fragments.concat()), [Seen::Violation(Violation::TooManyFragments)]);
     let bomb = Deflater::new(&AGREEMENT, 9).message(&[&[b'a'; 11]]).unwrap();
     assert!(bomb.len() < 10);
