@@ -54,8 +54,10 @@ fn threads_share_the_schedule_and_a_closed_loop_counts_too() {
         run(&["--url", &url, "--rate", "1000", "-n", "200", "--threads", "2", "-c", "4"]);
     assert_eq!((&group["counts"]["ok"], origin.stats().requests), (&200.into(), 200));
     origin.reset();
-    let (_, group) = run(&["--url", &url, "--closed", "3", "-n", "50"]);
+    let url = format!("http://{}/page/{{{{n}}}}?size=500", origin.addr());
+    let (_, group) = run(&["--url", &url, "--closed", "3", "-n", "50", "--threads", "2"]);
     assert_eq!((&group["counts"]["ok"], origin.stats().requests), (&50.into(), 50));
+    assert!(origin.stats().paths.contains_key("/page/49?size=500"), "numbered from 0");
 }
 
 #[test]

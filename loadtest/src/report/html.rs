@@ -155,7 +155,8 @@ fn percentile_plot(out: &mut String, series: &[Series]) {
     let x = Scale::log(1.0, x_max);
     let mut plot =
         Plot::new("Latency by percentile", 340.0, (x, Unit::Percentile), (y, Unit::Time));
-    for one in series {
+    // The first is what matters most, so it is drawn last, on top.
+    for one in series.iter().rev() {
         plot.line(one, false);
     }
     legend(out, series);
@@ -262,7 +263,8 @@ fn histogram_section(out: &mut String, group: &GroupReport) -> Result<(), String
         .collect();
     let most = counts.iter().copied().max().unwrap_or(1) as f64;
     let share = Scale::linear(100.0 * most / histogram.len().max(1) as f64);
-    let mut plot = Plot::new("Histogram of latency", 220.0, (x, Unit::Time), (share, Unit::Plain));
+    let mut plot =
+        Plot::new("Histogram of latency", 220.0, (x, Unit::Time), (share, Unit::Percent));
     for (index, &n) in (0_u64..).zip(&counts).filter(|(_, n)| **n > 0) {
         let text = format!(
             "{} to {}: {} requests",
@@ -274,7 +276,7 @@ fn histogram_section(out: &mut String, group: &GroupReport) -> Result<(), String
         plot.bar(edge(index), edge(index + 1), height, 0, &text);
     }
     out.push_str("<section><h3>Where the requests lie</h3>");
-    out.push_str(&plot.finish("latency, logarithmic; height is per cent of requests"));
+    out.push_str(&plot.finish("latency, logarithmic; height is the share of requests"));
     out.push_str("</section>\n");
     Ok(())
 }

@@ -28,8 +28,8 @@ pub(crate) fn bytes(count: u64) -> String {
     let value = count as f64;
     match count {
         0..10_000 => format!("{count} B"),
-        10_000..10_000_000 => format!("{:.1} kB", value / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1} MB", value / 1e6),
+        10_000..1_000_000 => format!("{:.1} kB", value / 1e3),
+        1_000_000..10_000_000_000 => format!("{:.1} MB", value / 1e6),
         _ => format!("{:.1} GB", value / 1e9),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Scale {
 impl Scale {
     /// From zero to a round value above `max`.
     pub(crate) fn linear(max: f64) -> Self {
-        let step = nice_step(max.max(1e-9), 5.0);
+        let step = nice_step(max.max(1e-9), 7.0);
         Self { min: 0.0, max: (max / step).ceil().max(1.0) * step, log: false }
     }
 
@@ -70,7 +70,7 @@ impl Scale {
     /// Values that get a line and a label.
     pub(crate) fn ticks(self) -> Vec<f64> {
         if !self.log {
-            let step = nice_step(self.max - self.min, 5.0);
+            let step = nice_step(self.max - self.min, 7.0);
             let count = num::round_u64(((self.max - self.min) / step).floor());
             return (0..=count).map(|i| self.min + i as f64 * step).collect();
         }
@@ -109,6 +109,8 @@ pub(crate) enum Unit {
     Time,
     /// A plain number.
     Plain,
+    /// Per cent.
+    Percent,
     /// 1/(1−q), as a percentile.
     Percentile,
     /// Seconds of the run.
@@ -123,6 +125,7 @@ impl Unit {
             Self::Plain if value >= 1e6 => format!("{}M", value / 1e6),
             Self::Plain if value >= 1e4 => format!("{}k", value / 1e3),
             Self::Plain => format!("{}", (value * 100.0).round() / 100.0),
+            Self::Percent => format!("{} %", (value * 100.0).round() / 100.0),
             Self::Seconds => format!("{value} s"),
             Self::Percentile => percentile(value),
         }

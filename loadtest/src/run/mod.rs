@@ -30,7 +30,7 @@ use tokio::sync::watch;
 pub(crate) struct Outcome {
     pub(crate) scenario: Arc<Scenario>,
     pub(crate) started_at: SystemTime,
-    /// From the start to the last answer.
+    /// From the start to the end of the schedule or the last answer, whichever is later.
     pub(crate) elapsed: Duration,
     /// Each second of each group: `seconds[group][second]`.
     pub(crate) seconds: Vec<BTreeMap<u64, Tally>>,
@@ -82,6 +82,7 @@ pub(crate) fn run(scenario: Scenario, pid: Option<u32>, progress: bool) -> Resul
     let _ = start_sender.send(Some(began));
     let collected = collector.collect(&inbox, || usage().ok().flatten());
     let elapsed = began.elapsed();
+    let last_end = collector.totals.iter().filter_map(|total| total.last_end).max();
     let (client_after, server_after) = (Usage::of("self")?, usage()?);
     for thread in threads {
         thread.join().map_err(|_| "a client thread panicked".to_owned())?;
@@ -93,9 +94,13 @@ pub(crate) fn run(scenario: Scenario, pid: Option<u32>, progress: bool) -> Resul
         _ => None,
     };
     Ok(Outcome {
-        scenario,
         started_at,
-        elapsed,
+        // Closing ten thousand idle connections is no part of the throughput.
+        elapsed: last_end
+            .map(|end| end.saturating_duration_since(began))
+            .max(scenario.duration)
+            .map_or(elapsed, |worked| worked.min(elapsed)),
+        scenario,
         seconds,
         totals,
         client: (client_before, client_after),

@@ -8,6 +8,7 @@ use crate::run::scenario::{Group, Kind, Scenario, Then, Transport, share, share_
 use crate::run::tally::{Metric, Tally};
 use crate::run::timer::Timer;
 use crate::run::{exchange, ws};
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -150,9 +151,13 @@ impl Shard {
             }));
         }
         let left = group.requests.map(|n| share_u64(n, self.scenario.threads, self.index));
-        let left = Rc::new(std::cell::Cell::new(left.unwrap_or(u64::MAX)));
+        let plan = Rc::new(Plan {
+            left: Cell::new(left.unwrap_or(u64::MAX)),
+            next: Cell::new(num::to_u64(self.index)),
+            step: num::to_u64(self.scenario.threads),
+        });
         for conn in pool {
-            let (context, left) = (Rc::clone(context), Rc::clone(&left));
+            let (context, plan) = (Rc::clone(context), Rc::clone(&plan));
             running.push(match (group.kind, group.schedule.is_some()) {
                 (Kind::Idle, _) => spawn_local(idle(context, conn, end)),
                 (_, true) => spawn_local(async move {
@@ -161,7 +166,7 @@ impl Shard {
                         serve(&context, &mut conn, arrival).await;
                     }
                 }),
-                (_, false) => spawn_local(closed_loop(context, conn, left, begin, end)),
+                (_, false) => spawn_local(closed_loop(context, conn, plan, begin, end)),
             });
         }
         running
@@ -269,6 +274,7 @@ async fn serve(context: &Context, conn: &mut Option<Conn>, arrival: Arrival) {
         Err(_) => Err("timeout".to_owned()),
     };
     context.in_flight.set(context.in_flight.get() - 1);
+    context.count(|tally| tally.last_end = Some(Instant::now()));
     if let Err(failure) = result {
         *conn = None;
         if measured {
@@ -277,24 +283,34 @@ async fn serve(context: &Context, conn: &mut Option<Conn>, arrival: Arrival) {
     }
 }
 
+/// What the clients of a closed loop on one thread still have to ask.
+#[derive(Debug)]
+struct Plan {
+    left: Cell<u64>,
+    /// Number of the next request; each thread has its own residue.
+    next: Cell<u64>,
+    step: u64,
+}
+
 /// A loop that waits for each answer before it asks again: the server sets the pace, and its
 /// stalls are measured once instead of by everyone who would have come meanwhile.
 async fn closed_loop(
     context: Rc<Context>,
     mut conn: Option<Conn>,
-    left: Rc<std::cell::Cell<u64>>,
+    plan: Rc<Plan>,
     begin: Instant,
     end: Option<Instant>,
 ) {
     tokio::time::sleep_until(begin.into()).await;
-    while left.get() > 0 && !context.is_stopped() {
+    while plan.left.get() > 0 && !context.is_stopped() {
         let intended = Instant::now();
         if end.is_some_and(|end| intended >= end) {
             break;
         }
-        let n = left.get();
-        left.set(n - 1);
-        serve(&context, &mut conn, Arrival { n: u64::MAX - n, intended }).await;
+        let n = plan.next.get();
+        plan.next.set(n + plan.step);
+        plan.left.set(plan.left.get() - 1);
+        serve(&context, &mut conn, Arrival { n, intended }).await;
         if conn.is_none() {
             // A server that refuses must not turn this into a busy loop.
             tokio::time::sleep(Duration::from_millis(1)).await;

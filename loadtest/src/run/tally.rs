@@ -4,7 +4,7 @@ use crate::num;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Microseconds that a histogram reaches to: one hour.
 const MICROS_MAX: u64 = 3_600_000_000;
@@ -172,6 +172,8 @@ pub(crate) struct Tally {
     pub(crate) violations: BTreeMap<String, u64>,
     /// A few failures in full.
     pub(crate) notes: Vec<String>,
+    /// When the last request ended, well or not.
+    pub(crate) last_end: Option<Instant>,
 }
 
 impl Tally {
@@ -219,6 +221,7 @@ impl Tally {
         merge_map(&mut self.errors, &other.errors);
         merge_map(&mut self.statuses, &other.statuses);
         merge_map(&mut self.violations, &other.violations);
+        self.last_end = self.last_end.max(other.last_end);
         let room = NOTES_MAX.saturating_sub(self.notes.len());
         self.notes.extend(other.notes.iter().take(room).cloned());
     }
