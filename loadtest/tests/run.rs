@@ -194,5 +194,7 @@ fn slow_readers_idle_crowds_and_storms_run_beside() {
     let both = file("both.html");
     assert!(loadtest(&["report", &json, &json, "--html", &both]).status.success());
     assert!(std::fs::read_to_string(&both).unwrap().contains("2 runs compared"));
+    let mixed = loadtest(&["run", scenario.to_str().unwrap(), "--rate", "5"]);
+    assert_eq!(mixed.status.code(), Some(2), "a flag that would be ignored is refused");
     std::fs::remove_dir_all(&folder).unwrap();
 }

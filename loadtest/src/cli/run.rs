@@ -44,7 +44,8 @@ enum ScheduleName {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario file (TOML, see README.md); the flags below override or replace it.
+    /// Scenario file (TOML, see README.md) with one or more groups of clients. Of the flags, --url,
+    /// --duration, --warmup, --drain, --seed, --threads and the outputs go with one.
     #[arg(value_name = "SCENARIO.toml")]
     scenario: Option<PathBuf>,
     /// What to load: http://HOST:PORT/PATH. Without a path, the transport's own.
@@ -202,8 +203,10 @@ impl RunArgs {
         set(&mut spec.drain, &self.drain);
         spec.seed = self.seed.or(spec.seed);
         spec.threads = self.threads.or(spec.threads);
-        if self.scenario.is_none() {
-            let group = self.group()?;
+        let group = self.group()?;
+        if self.scenario.is_some() {
+            self.refuse_group_flags(&group)?;
+        } else {
             if let Some(count) = self.slow_readers {
                 spec.group.push(GroupSpec {
                     name: Some("slow readers".to_owned()),
@@ -231,6 +234,21 @@ impl RunArgs {
             spec.group.insert(0, group);
         }
         Ok(spec)
+    }
+
+    /// Flags that describe a group have no place beside a file that describes its own.
+    fn refuse_group_flags(&self, given: &GroupSpec) -> Result<(), String> {
+        let none = GroupSpec { name: given.name.clone(), measured: true, ..GroupSpec::default() };
+        let beside = self.slow_readers.is_some() || self.idle.is_some();
+        if beside || *given != none {
+            return Err(
+                "a scenario file describes its groups itself: of the flags under Target, Load \
+                        and Unkind clients only --url, --duration, --warmup, --drain, --seed and \
+                        --threads go with one"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 
     fn group(&self) -> Result<GroupSpec, String> {

@@ -88,31 +88,39 @@ impl<'a> Observer<'a> {
 
     /// Takes body bytes.
     fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let mut events: Vec<Vec<u8>> = Vec::new();
-        let mut wrong = None;
-        match &mut self.feed {
-            Feed::Lines(lines) => lines.feed(bytes, |line| events.push(line.to_vec()))?,
-            Feed::Sse(parser) => {
-                let stream_id = &self.check.stream_id;
-                parser.feed(bytes, |event| {
-                    let head = event.id.rsplit_once('.').map(|(id, _)| id);
-                    if stream_id.is_some() && head.is_some() && head != stream_id.as_deref() {
-                        wrong = Some(format!("event id of another stream: {}", event.id));
-                    }
-                    events.push(event.data.into_bytes());
-                })?;
-            }
-            Feed::Messages => events.push(bytes.to_vec()),
-        }
         let now = Instant::now();
-        for event in events {
-            if self.wants_cut() {
-                // What was read beyond the cut counts as never received.
-                break;
+        let mut result = Ok(());
+        // Taken out meanwhile, because its events go to the same observer.
+        let mut feed = std::mem::replace(&mut self.feed, Feed::Messages);
+        // What was read beyond a cut counts as never received.
+        let mut take = |json: &[u8], id: Option<&str>| {
+            if result.is_ok() && !self.wants_cut() {
+                result = self.handle_event(json, now).and_then(|()| self.check_id(id));
             }
-            self.handle_event(&event, now)?;
+        };
+        let fed = match &mut feed {
+            Feed::Lines(lines) => lines.feed(bytes, |line| take(line, None)),
+            Feed::Sse(parser) => {
+                parser.feed(bytes, |event| take(event.data.as_bytes(), Some(&event.id)))
+            }
+            Feed::Messages => {
+                take(bytes, None);
+                Ok(())
+            }
+        };
+        self.feed = feed;
+        fed.and(result)
+    }
+
+    /// The id of an event-stream event names its stream, so that a browser resumes the right one.
+    fn check_id(&self, id: Option<&str>) -> Result<(), String> {
+        let named = id.and_then(|id| id.rsplit_once('.')).map(|(stream, _)| stream);
+        match (named, self.check.stream_id.as_deref()) {
+            (Some(named), Some(own)) if named != own => {
+                Err(format!("event id of another stream: {named} in {own}"))
+            }
+            _ => Ok(()),
         }
-        wrong.map_or(Ok(()), Err)
     }
 
     /// Takes one event.

@@ -24,7 +24,7 @@ pub(crate) struct ScenarioSpec {
 }
 
 /// A group of clients as written.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GroupSpec {
     pub(crate) name: Option<String>,
@@ -55,7 +55,7 @@ pub(crate) struct GroupSpec {
 }
 
 /// A crawl request built for each stream.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CrawlSpec {
     /// URL of each page; `{{n}}` becomes a number that no other page has.
@@ -490,6 +490,21 @@ mod tests {
             check(&format!("{base}[[group]]\nrate = 5.0\ntransport = \"ndjson\"\n")).unwrap();
         assert_eq!(good.groups[0].path, "/crawl/stream");
         assert!(good.groups[0].measured && good.duration == Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn the_ready_scenarios_are_good() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let scenario = ScenarioSpec::read(&path).and_then(ScenarioSpec::check);
+                assert!(scenario.is_ok(), "{scenario:?}");
+                seen += 1;
+            }
+        }
+        assert!(seen >= 6);
     }
 
     #[test]
