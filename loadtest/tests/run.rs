@@ -88,6 +88,8 @@ fn failures_are_classed_and_the_exit_status_tells() {
             run(&["--url", &at(path), "--rate", "100", "-n", "3", "--timeout", "300ms"]);
         assert_eq!((code, &group["errors"][class]), (1, &3.into()), "{path}: {group}");
     }
+    let (_, group) = run(&["--url", &at("/status/503"), "--closed", "1", "-n", "5"]);
+    assert_eq!(group["counts"]["connects"], 1, "a refused request keeps its connection");
     let (code, group) = run(&["--url", &at("/page/1?drop=1&size=99"), "--closed", "1", "-n", "5"]);
     assert_eq!((code, &group["counts"]["ok"]), (0, &5.into()), "a stale connection is replaced");
     let refused = loadtest(&["run", "--url", "https://x/"]);

@@ -60,13 +60,14 @@ pub(crate) struct RunArgs {
     /// Request header, repeatable.
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", help_heading = "Target")]
     headers: Vec<String>,
-    /// Request body; {{n}} in body or path becomes the request's number.
+    /// Request body. In body and path, an n in double braces becomes the request's number.
     #[arg(long, conflicts_with_all = ["body_file", "crawl"], help_heading = "Target")]
     body: Option<String>,
     /// File with the request body.
     #[arg(long, value_name = "FILE", conflicts_with = "crawl", help_heading = "Target")]
     body_file: Option<PathBuf>,
-    /// Crawl pages with this URL; {{n}} becomes a number that no other page has.
+    /// Crawl pages with this URL, in which an n in double braces becomes a number that no other page
+    /// has.
     #[arg(long, value_name = "URL", help_heading = "Target")]
     crawl: Option<String>,
     /// Pages per crawl.

@@ -208,6 +208,8 @@ pub(crate) struct Answer {
     pub(crate) keep: bool,
     /// It was left on purpose before its end.
     pub(crate) cut: bool,
+    /// The start of the body of a 4xx or 5xx.
+    pub(crate) refused: Option<String>,
 }
 
 /// Reads a response; its body goes to the observer where there is one.
@@ -239,7 +241,7 @@ pub(crate) async fn read_answer(
             return Err(failure);
         }
         if observer.as_ref().is_some_and(|observer| observer.wants_cut()) {
-            return Ok(Answer { status, first_byte, keep: false, cut: true });
+            return Ok(Answer { status, first_byte, keep: false, cut: true, refused: None });
         }
         if !body.is_done() && conn.fill().await.map_err(|error| class("read", &error))? == 0 {
             if body.is_until_close() {
@@ -248,11 +250,8 @@ pub(crate) async fn read_answer(
             return Err("closed within the body".to_owned());
         }
     }
-    if status >= 400 {
-        let text = String::from_utf8_lossy(&refused).trim().to_owned();
-        return Err(format!("status {status}: {text}"));
-    }
-    Ok(Answer { status, first_byte, keep, cut: false })
+    let refused = (status >= 400).then(|| String::from_utf8_lossy(&refused).trim().to_owned());
+    Ok(Answer { status, first_byte, keep, cut: false, refused })
 }
 
 /// Reads heads up to the final one, and the time of the first byte.
@@ -309,6 +308,9 @@ pub(crate) async fn run(
     }
     if !answer.keep {
         *slot = None;
+    }
+    if let Some(text) = answer.refused {
+        return Err(format!("status {}: {text}", answer.status));
     }
     observer.map_or(Ok(()), Observer::finish)?;
     finish(context, arrival, sent);
@@ -394,6 +396,9 @@ async fn resume(
     let answer = read_answer(&mut conn, false, Some(observer)).await;
     context.count_bytes(&mut conn);
     let answer = answer.map_err(|failure| format!("resume {failure}"))?;
+    if let Some(text) = answer.refused {
+        return Err(format!("resume status {}: {text}", answer.status));
+    }
     context.record_since(Metric::Resume, cut, answer.first_byte);
     if answer.cut {
         conn.reset();

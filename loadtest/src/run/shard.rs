@@ -275,11 +275,10 @@ async fn serve(context: &Context, conn: &mut Option<Conn>, arrival: Arrival) {
     };
     context.in_flight.set(context.in_flight.get() - 1);
     context.count(|tally| tally.last_end = Some(Instant::now()));
-    if let Err(failure) = result {
-        *conn = None;
-        if measured {
-            context.count(|tally| tally.fail(&failure));
-        }
+    if let Err(failure) = result
+        && measured
+    {
+        context.count(|tally| tally.fail(&failure));
     }
 }
 

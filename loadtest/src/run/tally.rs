@@ -189,8 +189,15 @@ impl Tally {
         self.counts.failed += 1;
         let class = failure.split_once(": ").map_or(failure, |(class, _)| class);
         *self.errors.entry(class.to_owned()).or_default() += 1;
-        if class.len() < failure.len() && self.notes.len() < NOTES_MAX {
-            self.notes.push(failure.to_owned());
+        if class.len() < failure.len() {
+            self.note(failure);
+        }
+    }
+
+    /// Keeps a note, unless there are enough or this very one is there.
+    fn note(&mut self, note: &str) {
+        if self.notes.len() < NOTES_MAX && !self.notes.iter().any(|kept| kept == note) {
+            self.notes.push(note.to_owned());
         }
     }
 
@@ -222,8 +229,7 @@ impl Tally {
         merge_map(&mut self.statuses, &other.statuses);
         merge_map(&mut self.violations, &other.violations);
         self.last_end = self.last_end.max(other.last_end);
-        let room = NOTES_MAX.saturating_sub(self.notes.len());
-        self.notes.extend(other.notes.iter().take(room).cloned());
+        other.notes.iter().for_each(|note| self.note(note));
     }
 }
 
@@ -271,6 +277,6 @@ mod tests {
         b.merge(&a);
         assert_eq!(b.histogram(Metric::Gap).unwrap().len(), 2);
         assert_eq!((b.counts.failed, b.counts.ok, b.errors["connect refused"]), (2, 5, 2));
-        assert_eq!(b.notes.len(), 2);
+        assert_eq!(b.notes, ["connect refused: 127.0.0.1"]);
     }
 }
