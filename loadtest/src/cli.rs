@@ -1,10 +1,14 @@
 //! The command line.
 
+mod run;
+
+use crate::cli::run::{ReportArgs, RunArgs};
 use crate::origin::{Origin, OriginConfig};
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Open-loop load generator, synthetic origin and reports.
@@ -22,6 +26,15 @@ enum Command {
     /// Prints one line, `listening on ADDRESS:PORT`, when it is ready, and serves until it is
     /// killed. `GET /` lists everything that it can answer.
     Origin(OriginArgs),
+    /// Load a server by a scenario file, or by flags for the common cases.
+    ///
+    /// In an open loop (--rate) requests start when the schedule says, whatever became of the ones
+    /// before, and latency counts from the moment they were meant to start. A closed loop
+    /// (--closed) is there for comparison. The exit status is 0 when no request failed, 1 when
+    /// some did, 2 when the run could not be made.
+    Run(Box<RunArgs>),
+    /// Make an HTML report of one run, or a comparison of several, out of their --json files.
+    Report(ReportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +60,8 @@ struct OriginArgs {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Origin(args) => origin(args),
+        Command::Run(args) => args.run(),
+        Command::Report(args) => args.run(),
     };
     match result {
         Ok(code) => code,
@@ -62,7 +77,7 @@ fn origin(args: OriginArgs) -> Result<ExitCode, String> {
     if let Some(dir) = dir.as_deref().filter(|dir| !dir.is_dir()) {
         return Err(format!("--dir {}: expected a folder", dir.display()));
     }
-    raise_descriptor_limit();
+    raise_descriptor_limit(0)?;
     let origin = Origin::start(OriginConfig { addr, seed, dir, robots, threads })
         .map_err(|error| format!("cannot listen on {addr}: {error}"))?;
     let mut out = io::stdout().lock();
@@ -75,8 +90,26 @@ fn origin(args: OriginArgs) -> Result<ExitCode, String> {
 }
 
 /// Lets this process open as many descriptors as its hard limit allows.
-fn raise_descriptor_limit() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+///
+/// # Errors
+/// When that is fewer than `needed`.
+pub(crate) fn raise_descriptor_limit(needed: u64) -> Result<(), String> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where raising fails, the limit below decides.
+    let _ = setrlimit(Resource::Nofile, raised);
+    match getrlimit(Resource::Nofile).current {
+        Some(current) if current < needed => Err(format!(
+            "{needed} descriptors are needed, {current} are allowed: raise the hard limit (ulimit -Hn)"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file, or standard output for `-`.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    if path == Path::new("-") {
+        return io::stdout().lock().write_all(bytes).map_err(|error| format!("stdout: {error}"));
+    }
+    std::fs::write(path, bytes).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -13,8 +13,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+mod events;
 mod http;
 mod num;
 pub mod origin;
+mod report;
 mod rng;
+mod run;
 mod units;

@@ -65,6 +65,9 @@ fn statuses_redirects_robots_and_charsets_answer_as_asked() {
     assert!(koi8.windows(3).any(|w| w == [0xee, 0xc1, 0xd0]), "koi8-r for the word's start");
     let wrong = text(&origin, "/page/1?framing=sideways");
     assert!(wrong.starts_with("HTTP/1.1 400 ") && wrong.contains("expected length"), "{wrong}");
+    for odd in ["?x=1", "*", "é/x", "%C3%A9"] {
+        assert!(text(&origin, odd).starts_with("HTTP/1.1 400 "), "{odd}");
+    }
     let flaky: Vec<bool> =
         (0..3).map(|_| text(&origin, "/flaky?fail=2").starts_with("HTTP/1.1 503")).collect();
     assert_eq!(flaky, [true, true, false]);

@@ -1,5 +1,7 @@
-//! Both ends of HTTP/1.1 as far as the generator and the origin need it, each codec sans-IO:
-//! bytes in, pieces out.
+//! The codecs that the generator and the origin need, each sans-IO: bytes in, pieces out.
 
+pub(crate) mod body;
 pub(crate) mod head;
+pub(crate) mod sse;
 pub(crate) mod target;
+pub(crate) mod ws;

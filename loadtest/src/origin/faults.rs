@@ -195,21 +195,41 @@ pub(crate) fn hostile(name: &str, size: usize) -> Result<Reply, String> {
     Ok(Reply::new(200, "text/html; charset=utf-8", body))
 }
 
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n";
+const PAGE: &str = "<!DOCTYPE html><title>Malformed</title><p>A page in a broken wrapper.</p>";
+
 /// `/malformed/{name}`: the bytes of a response that breaks a rule.
 pub(crate) fn malformed(name: &str) -> Result<Script, String> {
-    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n";
-    const PAGE: &str = "<!DOCTYPE html><title>Malformed</title><p>A page in a broken wrapper.</p>";
-    let len = PAGE.len();
-    let with_length = |fields: &str| format!("{OK}{fields}Content-Length: {len}\r\n\r\n{PAGE}");
-    let with_chunks = |chunks: &str| format!("{OK}Transfer-Encoding: chunked\r\n\r\n{chunks}");
-    let text = match name {
-        "garbage" => {
-            let mut rng = Rng::new(1);
-            let noise: Vec<u8> = (0..512).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
-            return Ok(Script::raw(noise));
+    if let Some(text) = bad_head(name).or_else(|| bad_framing(name)).or_else(|| bad_content(name)) {
+        return Ok(Script::raw(text));
+    }
+    match name {
+        "garbage" => Ok(Script::raw(noise(1, 512))),
+        "http2" => Ok(Script::raw(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64".to_vec())),
+        "truncated-gzip" => truncated_gzip(),
+        "binary-as-html" => {
+            let mut out = format!("{OK}Content-Length: 65536\r\n\r\n").into_bytes();
+            out.extend(noise(2, 8192));
+            Ok(Script::raw(out))
         }
+        _ => Err(format!("malformed `{name}`: expected one of {}", MALFORMED.join(", "))),
+    }
+}
+
+fn noise(seed: u64, words: usize) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    (0..words).flat_map(|_| rng.next_u64().to_le_bytes()).collect()
+}
+
+fn with_length(fields: &str) -> String {
+    format!("{OK}{fields}Content-Length: {}\r\n\r\n{PAGE}", PAGE.len())
+}
+
+/// Heads that break RFC 9112 §2 to §5.
+fn bad_head(name: &str) -> Option<String> {
+    let len = PAGE.len();
+    Some(match name {
         "http09" => PAGE.to_owned(),
-        "http2" => return Ok(Script::raw(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64".to_vec())),
         "bad-status" => format!("HTTP/1.1 2x0 OK\r\nContent-Length: {len}\r\n\r\n{PAGE}"),
         "no-reason" => format!(
             "HTTP/1.1 200\r\nContent-Type: text/html\r\nContent-Length: {len}\r\n\r\n{PAGE}"
@@ -222,6 +242,28 @@ pub(crate) fn malformed(name: &str) -> Result<Script, String> {
         "no-colon" => with_length("X-A a\r\n"),
         "huge-header" => with_length(&format!("X-A: {}\r\n", "a".repeat(1 << 20))),
         "many-headers" => with_length(&"X-A: a\r\n".repeat(10_000)),
+        "huge-location" => format!(
+            "HTTP/1.1 302 Found\r\nLocation: /{}\r\nContent-Length: 0\r\n\r\n",
+            "a".repeat(100_000)
+        ),
+        "bad-location" => {
+            "HTTP/1.1 302 Found\r\nLocation: http://[::bad\r\nContent-Length: 0\r\n\r\n".to_owned()
+        }
+        "no-location" => "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "empty" => String::new(),
+        "upgrade" => {
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+                .to_owned()
+        }
+        _ => return None,
+    })
+}
+
+/// Framing that breaks RFC 9112 §6 and §7.
+fn bad_framing(name: &str) -> Option<String> {
+    let len = PAGE.len();
+    let with_chunks = |chunks: &str| format!("{OK}Transfer-Encoding: chunked\r\n\r\n{chunks}");
+    Some(match name {
         "cl-te" => format!(
             "{OK}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{len:x}\r\n{PAGE}\r\n0\r\n\r\n"
         ),
@@ -241,34 +283,20 @@ pub(crate) fn malformed(name: &str) -> Result<Script, String> {
         "trailers" => {
             with_chunks(&format!("{len:x}\r\n{PAGE}\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\n\r\n"))
         }
-        "bad-gzip" | "wrong-coding" => with_length("Content-Encoding: gzip\r\n"),
-        "truncated-gzip" => return truncated_gzip(),
-        "unknown-coding" => with_length("Content-Encoding: sausage\r\n"),
-        "five-codings" => with_length("Content-Encoding: gzip, gzip, gzip, gzip, gzip\r\n"),
         "trailing-bytes" => with_length("") + "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
         "truncated-length" => format!("{OK}Content-Length: {}\r\n\r\n{PAGE}", len * 2),
-        "huge-location" => format!(
-            "HTTP/1.1 302 Found\r\nLocation: /{}\r\nContent-Length: 0\r\n\r\n",
-            "a".repeat(100_000)
-        ),
-        "bad-location" => {
-            "HTTP/1.1 302 Found\r\nLocation: http://[::bad\r\nContent-Length: 0\r\n\r\n".to_owned()
-        }
-        "no-location" => "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
-        "empty" => String::new(),
-        "binary-as-html" => {
-            let mut out = format!("{OK}Content-Length: 65536\r\n\r\n").into_bytes();
-            let mut rng = Rng::new(2);
-            out.extend((0..8192).flat_map(|_| rng.next_u64().to_le_bytes()));
-            return Ok(Script::raw(out));
-        }
-        "upgrade" => {
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
-                .to_owned()
-        }
-        _ => return Err(format!("malformed `{name}`: expected one of {}", MALFORMED.join(", "))),
-    };
-    Ok(Script::raw(text))
+        _ => return None,
+    })
+}
+
+/// Codings that don't decode.
+fn bad_content(name: &str) -> Option<String> {
+    Some(match name {
+        "bad-gzip" | "wrong-coding" => with_length("Content-Encoding: gzip\r\n"),
+        "unknown-coding" => with_length("Content-Encoding: sausage\r\n"),
+        "five-codings" => with_length("Content-Encoding: gzip, gzip, gzip, gzip, gzip\r\n"),
+        _ => return None,
+    })
 }
 
 fn truncated_gzip() -> Result<Script, String> {

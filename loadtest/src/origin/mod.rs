@@ -12,6 +12,12 @@ mod routes;
 mod script;
 mod stats;
 
+/// What tests of other modules check their codecs against.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::script::chunked;
+}
+
 pub use stats::{PathStats, Stats};
 
 use std::collections::HashMap;

@@ -91,7 +91,9 @@ fn raw(web: &Web, request: &Request) -> Option<Result<Script, String>> {
 fn reply(web: &Web, request: &Request, mut shape: Shape) -> Result<(Reply, Shape), String> {
     let target = &request.target;
     let path = target.path.as_str();
-    let (section, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    let inside =
+        path.strip_prefix('/').ok_or_else(|| format!("target `{path}`: expected a path"))?;
+    let (section, rest) = inside.split_once('/').unwrap_or((inside, ""));
     let reply = match section {
         "" => {
             let grammar = format!(
