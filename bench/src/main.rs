@@ -1,2 +1,39 @@
-//! Budgets.
-fn main() {}
+//! Budgets and micro-benchmarks. Each prints a ratio or a count, and checks what it measured, so
+//! that nothing gets fast by being wrong. Exit status 1: over budget, 2: could not be measured.
+
+mod pages;
+mod wasm_native;
+
+use std::process::ExitCode;
+
+/// What a benchmark ends with: whether it is within its budget, or why it could not run.
+type Outcome = Result<bool, Box<dyn std::error::Error>>;
+
+/// Name, what it measures, how to run it.
+const BENCHES: [(&str, &str, fn(&[String]) -> Outcome); 1] = [(
+    "wasm-native",
+    "CPU time of extraction in the sandbox against the same code native [--pages DIR]",
+    wasm_native::run,
+)];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = args.split_first() else { return usage() };
+    let Some((_, _, run)) = BENCHES.iter().find(|bench| bench.0 == name) else { return usage() };
+    match run(rest) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: cargo run --release -p forebay-bench -- NAME [ARGUMENTS]");
+    for (name, what, _) in BENCHES {
+        eprintln!("  {name:<14}{what}");
+    }
+    ExitCode::from(2)
+}

@@ -34,12 +34,7 @@ pub struct Decoded<'a> {
 ///
 /// `label` is the `charset` of the Content-Type; the top-level domain of `url` helps the detection.
 #[must_use]
-pub fn decode<'a>(
-    body: &'a [u8],
-    label: Option<&str>,
-    url: &str,
-    bytes_max: usize,
-) -> Decoded<'a> {
+pub fn decode<'a>(body: &'a [u8], label: Option<&str>, url: &str, bytes_max: usize) -> Decoded<'a> {
     let whole = body;
     let body = whole_characters(&body[..body.len().min(bytes_max)], body.len() > bytes_max);
     let (encoding, mark) = choose(body, label, url);
@@ -87,9 +82,8 @@ fn choose(body: &[u8], label: Option<&str>, url: &str) -> (&'static Encoding, us
     let header = label.and_then(|label| Encoding::for_label(label.as_bytes()));
     let meta = declared_in(&body[..body.len().min(PRESCAN_BYTES)]);
     // Encodings in which text may look like valid UTF-8 without being it.
-    let looks_ascii = |e: &&'static Encoding| {
-        **e == *ISO_2022_JP || **e == *UTF_16LE || **e == *UTF_16BE
-    };
+    let looks_ascii =
+        |e: &&'static Encoding| **e == *ISO_2022_JP || **e == *UTF_16LE || **e == *UTF_16BE;
     if let Some(declared) = header.or(meta).filter(looks_ascii) {
         return (declared, 0);
     }
@@ -150,13 +144,21 @@ mod tests {
         let utf8 = "grün".as_bytes();
         let latin = b"gr\xfcn";
         assert_eq!(text(utf8, None), ("grün".into(), "UTF-8"));
-        assert_eq!(text(utf8, Some("iso-8859-1")), ("grün".into(), "UTF-8"), "valid UTF-8 is UTF-8");
+        assert_eq!(
+            text(utf8, Some("iso-8859-1")),
+            ("grün".into(), "UTF-8"),
+            "valid UTF-8 is UTF-8"
+        );
         assert_eq!(text(latin, Some("ISO-8859-1")), ("grün".into(), "windows-1252"));
         assert_eq!(text(b"\xef\xbb\xbfgr\xc3\xbcn", Some("latin1")), ("grün".into(), "UTF-8"));
         assert_eq!(text(b"\xff\xfea\0", None), ("a".into(), "UTF-16LE"));
         let meta = b"<meta charset=koi8-r>\xf0\xf2";
         assert_eq!(text(meta, None).1, "KOI8-R");
-        assert_eq!(text(meta, Some("windows-1251")).1, "windows-1251", "the header before the meta");
+        assert_eq!(
+            text(meta, Some("windows-1251")).1,
+            "windows-1251",
+            "the header before the meta"
+        );
         assert_eq!(text(meta, Some("utf-8")).1, "KOI8-R", "unless the bytes contradict it");
         assert_eq!(text(b"\x1b$B?e\x1b(B", Some("iso-2022-jp")), ("水".into(), "ISO-2022-JP"));
     }

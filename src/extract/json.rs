@@ -246,25 +246,32 @@ impl Scanner<'_> {
     fn escape(&mut self) -> Result<(), JsonError> {
         match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
-            Some(b'u') => match self.unit()? {
-                0xd800..=0xdbff => {
-                    if self.peek() != Some(b'\\') || !matches!(self.unit(), Ok(0xdc00..=0xdfff)) {
-                        return Err(self.expected("the second half of a surrogate pair"));
-                    }
+            Some(b'u') => {
+                let unit = self.unit()?;
+                if (0xd800..0xe000).contains(&unit) {
+                    self.second_half(unit)?;
                 }
-                0xdc00..=0xdfff => {
-                    return Err(self.expected("the first half of a surrogate pair before"));
-                }
-                _ => {}
-            },
+            }
             _ => return Err(self.expected("an escape")),
         }
         Ok(())
     }
 
+    /// After the first half of a surrogate pair: the second.
+    fn second_half(&mut self, first: u32) -> Result<(), JsonError> {
+        if first >= 0xdc00 {
+            return Err(self.expected("the first half of a surrogate pair before"));
+        }
+        if self.peek() == Some(b'\\') && matches!(self.unit(), Ok(0xdc00..0xe000)) {
+            return Ok(());
+        }
+        Err(self.expected("the second half of a surrogate pair"))
+    }
+
     /// A `\uXXXX`.
     fn unit(&mut self) -> Result<u32, JsonError> {
-        let digits = self.bytes.get(self.at..self.at + 6).and_then(|unit| unit.strip_prefix(b"\\u"));
+        let digits =
+            self.bytes.get(self.at..self.at + 6).and_then(|unit| unit.strip_prefix(b"\\u"));
         let unit = digits.and_then(|digits| {
             digits.iter().try_fold(0, |sum, &d| Some(sum * 16 + char::from(d).to_digit(16)?))
         });

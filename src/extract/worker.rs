@@ -238,9 +238,8 @@ fn run(
     let html = exports.give(store, html.as_bytes())?;
     let url = exports.give(store, url.as_bytes())?;
     let lines = exports.give(store, lines.as_bytes())?;
-    let packed = exports
-        .extract
-        .call(&mut *store, (html.0, html.1, url.0, url.1, lines.0, lines.1))?;
+    let packed =
+        exports.extract.call(&mut *store, (html.0, html.1, url.0, url.1, lines.0, lines.1))?;
     let (ptr, len) = (packed >> 32, packed & u64::from(u32::MAX));
     let to_usize = |n| usize::try_from(n).expect("half of 64 bits");
     let (at, len) = (to_usize(ptr), to_usize(len));

@@ -156,9 +156,14 @@ mod tests {
             (b"<META CHARSET = 'Shift_JIS' />", Some("Shift_JIS")),
             (b"<meta/charset=\"big5\">", Some("Big5")),
             (b"<meta http-equiv=Content-Type content='text/html; charset=euc-kr'>", Some("EUC-KR")),
-            (b"<meta content='text/html;charset=\"koi8-r\"' http-equiv=content-type>", Some("KOI8-R")),
-            (b"<meta content='charset charset = windows-1251' http-equiv=content-type>",
-                Some("windows-1251")),
+            (
+                b"<meta content='text/html;charset=\"koi8-r\"' http-equiv=content-type>",
+                Some("KOI8-R"),
+            ),
+            (
+                b"<meta content='charset charset = windows-1251' http-equiv=content-type>",
+                Some("windows-1251"),
+            ),
             (b"<meta name=x content='text/html; charset=euc-kr'>", None),
             (b"<!-- <meta charset=gbk> --><meta charset=big5>", Some("Big5")),
             (b"<!--><meta charset=gbk>", Some("GBK")),

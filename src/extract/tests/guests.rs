@@ -136,8 +136,7 @@ fn traps() {
     assert!(Guest::extract(divides).failure(failed).contains("divide by zero"));
     let reads = "(i64.load (i32.const -8))";
     assert!(Guest::extract(reads).failure(failed).contains("out of bounds"));
-    let recurses =
-        "(call $extract (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4) \
+    let recurses = "(call $extract (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4) \
          (local.get 5)) (i64.const 1) (i64.add)";
     assert!(Guest::extract(recurses).failure(failed).contains("stack"));
     Guest { alloc: "unreachable", ..Guest::default() }.failure(failed);
@@ -207,7 +206,8 @@ fn answers_that_are_no_documents() {
 /// A guest that counts its pages in memory and in a global, and answers "A" only on the first.
 #[test]
 fn no_page_sees_what_another_left_behind() {
-    let extract = "(if (i32.or (global.get $pages) (i32.load (i32.const 100000))) (then unreachable))
+    let extract =
+        "(if (i32.or (global.get $pages) (i32.load (i32.const 100000))) (then unreachable))
                    (global.set $pages (i32.const 1))
                    (i32.store (i32.const 100000) (i32.const 1))
                    (i64.const 0x10_0000_002e)";

@@ -29,7 +29,7 @@ fn options_reach_the_guest() {
     let mut formats = Formats::NONE;
     formats.add("text");
     let body = b"<title>A</title><nav>Menu</nav><p>Words</p>";
-    let mut run = |name: &str| {
+    let run = |name: &str| {
         let options = Options::new(name, formats).unwrap();
         worker().extract(&Input::new(body, "https://example.com/", &options))
     };
@@ -54,7 +54,8 @@ fn charsets_are_decoded_before_the_guest_sees_them() {
 #[test]
 fn invalid_utf8_is_a_page_like_another() {
     let mut worker = worker();
-    let body: Vec<u8> = (0..100_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let body: Vec<u8> =
+        (0..100_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
     let extracted = extract(&mut worker, &body).unwrap();
     assert!(json::answer(&extracted.answer()).is_ok());
     assert_works(&mut worker);
