@@ -50,8 +50,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The slow, obvious twin: table 3-7 of the Unicode standard, one byte at a time. Returns the
-    /// index of the first byte that can't stand there, or the length, and whether the text is whole.
+    /// The slow, obvious twin: table 3-7 of the Unicode standard, one byte at a time. The index of
+    /// the first byte that can't stand there, or the length, and whether the text is whole.
     fn first_bad_byte(text: &[u8]) -> (usize, bool) {
         let mut expected: Vec<(u8, u8)> = Vec::new();
         for (i, &byte) in text.iter().enumerate() {
@@ -122,7 +122,9 @@ mod tests {
         }
 
         #[test]
-        fn pieces_do_not_matter(text in nearly_text(), cuts in proptest::collection::vec(0usize..24, 0..4)) {
+        fn pieces_do_not_matter(
+            text in nearly_text(), cuts in proptest::collection::vec(0usize..24, 0..4),
+        ) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
             cuts.push(text.len());
             cuts.sort_unstable();
