@@ -3,7 +3,7 @@
 use super::route::Route;
 use crate::observe::request_id::RequestId;
 use crate::observe::series::Endpoint;
-use crate::proto::h1::{Method, Request, TargetForm, list_members};
+use crate::proto::h1::{Framing, Method, Request, TargetForm, list_members};
 
 /// What a request's body claims to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Ask {
     pub asterisk: bool,
     /// The client's own id for the request, where it sent a valid one.
     pub request_id: Option<RequestId>,
+    /// Whether the head says how long the body is, or that it comes in chunks.
+    pub has_length: bool,
     /// What the body claims to be.
     pub body_type: BodyType,
     /// The charset that the body claims to have.
@@ -55,6 +57,7 @@ impl Ask {
             method: request.method(),
             asterisk,
             request_id: request.field("x-request-id").and_then(RequestId::from_field),
+            has_length: request.framing() != Framing::None,
             body_type,
             charset,
             query: request.query().map(str::to_owned),

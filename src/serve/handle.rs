@@ -88,13 +88,8 @@ async fn latency(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
 /// `POST /crawl` and `POST /crawl/stream`: one stream, written in one of three ways.
 async fn crawl(conn: &mut Conn, ask: &Ask, transport: Transport) -> Result<(), Gone> {
     let bytes_max = conn.node.shared.config.body_bytes_max;
-    if !matches!(ask.body_type, BodyType::Json | BodyType::Missing) {
-        return conn.refuse(&wrong_type("application/json")).await;
-    }
-    if let Err(error) = conn.node.admit() {
-        return conn.refuse(&error).await;
-    }
-    let mut body = match conn.read_body(bytes_max).await? {
+    let types = [BodyType::Json, BodyType::Missing];
+    let mut body = match take_body(conn, ask, &types, "application/json", bytes_max).await? {
         Ok(body) => body,
         Err(error) => return conn.refuse(&error).await,
     };
@@ -129,13 +124,8 @@ async fn crawl(conn: &mut Conn, ask: &Ask, transport: Transport) -> Result<(), G
 /// `POST /extract`: no fetch, the lane only.
 async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
     let bytes_max = conn.node.shared.config.extract_body_bytes_max;
-    if !matches!(ask.body_type, BodyType::Json | BodyType::Html) {
-        return conn.refuse(&wrong_type("text/html or application/json")).await;
-    }
-    if let Err(error) = conn.node.admit() {
-        return conn.refuse(&error).await;
-    }
-    let mut body = match conn.read_body(bytes_max).await? {
+    let (types, expected) = ([BodyType::Json, BodyType::Html], "text/html or application/json");
+    let mut body = match take_body(conn, ask, &types, expected, bytes_max).await? {
         Ok(body) => body,
         Err(error) => return conn.refuse(&error).await,
     };
@@ -183,9 +173,28 @@ async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
     }
 }
 
-fn wrong_type(expected: &str) -> ApiError {
-    ApiError::new(ApiCode::InvalidContentType, format!("the body must be {expected}"))
-        .field("Content-Type", expected)
+/// Reads the body of a request that must have one of these types, if there is room for the work.
+async fn take_body(
+    conn: &mut Conn,
+    ask: &Ask,
+    types: &[BodyType],
+    expected: &str,
+    bytes_max: usize,
+) -> Result<Result<Vec<u8>, ApiError>, Gone> {
+    if !types.contains(&ask.body_type) {
+        let message = format!("the body must be {expected}");
+        let error = ApiError::new(ApiCode::InvalidContentType, message);
+        return Ok(Err(error.field("Content-Type", expected)));
+    }
+    if !ask.has_length {
+        // RFC 9110 §15.5.12
+        let message = "a body is needed, with Content-Length or in chunks";
+        return Ok(Err(ApiError::new(ApiCode::LengthRequired, message)));
+    }
+    if let Err(error) = conn.node.admit() {
+        return Ok(Err(error));
+    }
+    conn.read_body(bytes_max).await
 }
 
 /// The base of a document's links is an absolute http(s) URL, or nothing.

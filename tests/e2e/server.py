@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -130,6 +131,18 @@ class Server(Process):
         settings.setdefault("cores", self.cores)
         flags = [text for name, value in settings.items() for text in (FLAGS[name], str(value))]
         super().__init__([FOREBAY, *SERVE, *flags])
+        self.wait_ready()
+
+    def wait_ready(self):
+        """It listens before its extractor is loaded; until then it takes no work."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
+                return
+            except urllib.error.HTTPError:
+                time.sleep(0.02)
+        raise RuntimeError(f"the server never became ready:\n{self.output()}")
 
 
 class Origin(Process):
