@@ -42,7 +42,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}: {}", self.source, self.setting, self.message)
+        match &self.source {
+            Source::Variable(name) if *name == self.setting => write!(out, "{name}: {}", self.message),
+            source => write!(out, "{source}: {}: {}", self.setting, self.message),
+        }
     }
 }
 

@@ -45,13 +45,14 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
         }
         Err(failure) => {
             timings.merge(&failure.timings);
+            let error = late(failure.error, job);
             PageResult {
                 final_url: Some(failure.final_url),
                 status: failure.status,
                 wire_bytes: failure.wire_bytes,
                 timings,
                 ready: Some(Instant::now()),
-                ..PageResult::failed(Arc::clone(&job.url), failure.error)
+                ..PageResult::failed(Arc::clone(&job.url), error)
             }
         }
     }
@@ -104,7 +105,7 @@ async fn extract(
                 result.document = Some(Document { json: extracted.document(), quality });
                 result.error = None;
             }
-            Err(error) => result.error = Some(error),
+            Err(error) => result.error = Some(late(error, job)),
         }
     }
     result.timings = timings;
@@ -124,6 +125,19 @@ pub fn lane_options(options: &Options) -> extract::Options {
     };
     let options = extract::Options::new(options.extractor.as_str(), formats);
     options.expect("the names of extractors are ours")
+}
+
+/// A page's time can end in two ways: its own `timeout_ms`, or the stream's `deadline_ms`.
+fn late(error: PageError, job: &PageJob) -> PageError {
+    if !matches!(error.code, PageCode::UrlTimeout | PageCode::DeadlineExceeded) {
+        return error;
+    }
+    if Instant::now() >= job.deadline {
+        let message = "the stream's deadline_ms passed before this page was done";
+        return PageError::new(PageCode::DeadlineExceeded, error.stage, message);
+    }
+    let message = format!("the page took longer than timeout_ms = {}", job.options.timeout_ms);
+    PageError::new(PageCode::UrlTimeout, error.stage, message)
 }
 
 fn ended(stage: Stage) -> PageError {

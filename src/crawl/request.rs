@@ -7,7 +7,9 @@ use crate::fetch::field;
 use crate::fetch::target::{Target, TargetError};
 use crate::limits;
 use crate::stream::machine::Order;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use simd_json::ErrorType;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -265,28 +267,43 @@ pub fn parse_extract(body: &mut [u8]) -> Result<ExtractBody, ApiError> {
     Ok(body)
 }
 
-fn parse_json<'de, T: Deserialize<'de>>(body: &'de mut [u8]) -> Result<T, ApiError> {
-    simd_json::serde::from_slice(body).map_err(|error| {
-        if let simd_json::ErrorType::Serde(message) = error.error() {
-            return shape_error(message);
-        }
+/// Reads a body in place. One that is refused is read once more, from a copy, with an eye on where:
+/// a good body pays for the copy only.
+fn parse_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, ApiError> {
+    let mut untouched = body.to_vec();
+    if let Ok(value) = simd_json::serde::from_slice(body) {
+        return Ok(value);
+    }
+    let json = simd_json::Deserializer::from_slice(&mut untouched);
+    let mut json = json.map_err(|error| {
         ApiError::new(ApiCode::InvalidJson, format!("the body is no JSON: {error}"))
+    })?;
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        shape_error(&path, error.inner())
     })
 }
 
-/// serde's words for a wrong shape, as an error of ours. A test pins the words that are relied on.
-fn shape_error(message: &str) -> ApiError {
-    let quoted = message.split('`').nth(1).unwrap_or_default().to_owned();
-    if let Some(rest) = message.strip_prefix("unknown field") {
-        let expected = rest.split_once(", ").map_or("no other field", |(_, expected)| expected);
+/// A wrong shape, with the field where it is. serde says what it found and expected in words; a test
+/// pins those that are relied on.
+fn shape_error(path: &str, error: &simd_json::Error) -> ApiError {
+    let message = match error.error() {
+        ErrorType::Serde(message) => message.clone(),
+        other => format!("{other:?}"),
+    };
+    let quoted = message.split('`').nth(1).unwrap_or_default();
+    if message.starts_with("unknown field") {
+        let expected = message.split_once(", ").map_or("no other field", |(_, expected)| expected);
         let text = format!("unknown field {quoted}");
         return ApiError::new(ApiCode::UnknownField, text).field(quoted, expected);
     }
-    let error = ApiError::new(ApiCode::ValidationError, message.to_owned());
-    match message.strip_prefix("missing field") {
-        Some(_) => error.field(quoted, "to be there"),
-        None => error,
+    if message.starts_with("missing field") {
+        let error = ApiError::new(ApiCode::ValidationError, format!("{quoted} is missing"));
+        return error.field(quoted, "to be there");
     }
+    let found = message.split_once(", expected ");
+    let expected = found.map_or("another type or value", |(_, expected)| expected);
+    ApiError::new(ApiCode::ValidationError, format!("{path}: {message}")).field(path, expected)
 }
 
 /// Holds every option to its bounds, and names all that break theirs.
@@ -362,7 +379,23 @@ mod tests {
             ("", ApiCode::InvalidJson, ""),
             (r#"{"urls":[]}"#, ApiCode::ValidationError, "urls"),
             (r#"{"options":{}}"#, ApiCode::ValidationError, "urls"),
-            (r#"{"urls":"x"}"#, ApiCode::ValidationError, ""),
+            (r#"{"urls":"x"}"#, ApiCode::ValidationError, "urls"),
+            (r#"{"urls":[1]}"#, ApiCode::ValidationError, "urls[0]"),
+            (
+                r#"{"urls":["http://a.example"],"options":{"concurrency":"16"}}"#,
+                ApiCode::ValidationError,
+                "options.concurrency",
+            ),
+            (
+                r#"{"urls":["http://a.example"],"options":{"timeout_ms":-1}}"#,
+                ApiCode::ValidationError,
+                "options.timeout_ms",
+            ),
+            (
+                r#"{"urls":["http://a.example"],"options":{"order":"random"}}"#,
+                ApiCode::ValidationError,
+                "options.order",
+            ),
             (r#"{"urls":["http://a.example"],"x":1}"#, ApiCode::UnknownField, "x"),
             (r#"{"urls":["http://a.example"],"options":{"y":1}}"#, ApiCode::UnknownField, "y"),
             (r#"{"urls":["a","b","c","d"]}"#, ApiCode::TooManyUrls, "urls"),

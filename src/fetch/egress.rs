@@ -98,9 +98,9 @@ impl Egress {
     /// - `10.0.0.0/8`, `192.0.2.7`, `fd00::/8`, `[::1]`: addresses;
     /// - `intranet.example`: that host, whatever it resolves to;
     /// - `*.example.com`: every name below it; `.example.com`: it and every name below it;
-    /// - `…:9000`: for that port, which is thereby open; `…:*`: for every port, all open (an IPv6
-    ///   address then needs brackets: `[fd00::/8]:*`). Without a port, an `allow` rule keeps
-    ///   to `egress.ports` and a `deny` rule covers all ports.
+    /// - `…:9000`: for that port alone (an IPv6 address then needs brackets: `[fd00::/8]:9000`).
+    ///   Without a port, or with `:*`, a rule is for every port: who allows a host by name or
+    ///   address means what runs there.
     ///
     /// # Errors
     /// A rule that is none of these.
@@ -122,7 +122,7 @@ impl Egress {
         }
         // An address rule may yet open the port, once the addresses are known.
         let opened = |rule: &Rule| {
-            rule.opens_port(port)
+            rule.covers_port(port)
                 && (rule.covers_name(host) || matches!(rule.what, Destination::Net { .. }))
         };
         if self.ports.contains(&port) || self.allow.iter().any(opened) {
@@ -139,7 +139,7 @@ impl Egress {
         let (ip, port) = (addr.ip(), addr.port());
         self.check_denied(host, ip, port)?;
         let fits = |rule: &Rule| rule.covers_name(host) || rule.covers_ip(ip);
-        let opened = self.allow.iter().any(|rule| fits(rule) && rule.opens_port(port));
+        let opened = self.allow.iter().any(|rule| fits(rule) && rule.covers_port(port));
         if !opened && !self.ports.contains(&port) {
             return Err(Refusal::Port { host: host.to_owned(), port });
         }
@@ -203,12 +203,10 @@ enum Destination {
 /// Which ports a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Port {
-    /// None was named: any, but none is opened by it.
-    Unnamed,
-    /// This one, which is open.
-    One(u16),
-    /// `*`: each, and each is open.
+    /// None was named, or `*`.
     Every,
+    /// This one.
+    One(u16),
 }
 
 impl Rule {
@@ -216,8 +214,7 @@ impl Rule {
         let error = |reason| RuleError { rule: text.to_owned(), reason };
         let (what, port) = split_port(text.trim()).map_err(error)?;
         let port = match port {
-            None => Port::Unnamed,
-            Some("*") => Port::Every,
+            None | Some("*") => Port::Every,
             Some(digits) => match digits.parse() {
                 Ok(port) if port > 0 => Port::One(port),
                 _ => return Err(error("the port is a number from 1 to 65535, or *")),
@@ -247,14 +244,11 @@ impl Rule {
 
     fn covers_port(&self, port: u16) -> bool {
         match self.port {
-            Port::Unnamed | Port::Every => true,
+            Port::Every => true,
             Port::One(named) => named == port,
         }
     }
 
-    fn opens_port(&self, port: u16) -> bool {
-        self.port != Port::Unnamed && self.covers_port(port)
-    }
 }
 
 impl Destination {

@@ -3,9 +3,9 @@
 //!
 //! - 301, 302, 303, 307 and 308 with a `Location` are followed (RFC 9110 §15.4). A fetch is a
 //!   `GET` and stays one. 300 and 304, and a redirect without `Location`, are final answers.
-//! - A limit of 0 follows nothing: the redirect itself is the answer. Above it, or when a URL comes
-//!   up again, the fetch ends with `too_many_redirects`: there is no cookie jar, so a second visit
-//!   cannot end otherwise than the first.
+//! - Above the limit, which may be 0, or when a URL comes up again, the fetch ends with
+//!   `too_many_redirects`: there is no cookie jar, so a second visit cannot end otherwise than the
+//!   first.
 //! - From https to http is refused unless allowed: it would show the reader's path in clear.
 //! - Across origins the client's `Authorization`, `Cookie` and `Proxy-Authorization` are dropped,
 //!   for good: a later hop back to the first origin does not bring them back.
@@ -51,7 +51,7 @@ impl Redirects {
         status: u16,
         locations: &[&[u8]],
     ) -> Result<Next, PageError> {
-        if self.limit == 0 || !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
             return Ok(Next::Final);
         }
         let Some((location, others)) = locations.split_first() else { return Ok(Next::Final) };
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_and_zero_follows_nothing() {
+    fn the_limit_holds_and_may_be_zero() {
         let mut policy = Redirects::new(&target("http://a.test/0"), 2, false);
         assert!(step(&mut policy, "http://a.test/0", 302, "/1").is_ok());
         assert!(step(&mut policy, "http://a.test/1", 302, "/2").is_ok());
         let third = step(&mut policy, "http://a.test/2", 302, "/3");
         assert_eq!(third, Err(PageCode::TooManyRedirects));
         let mut none = Redirects::new(&target("http://a.test/0"), 0, false);
-        assert_eq!(step(&mut none, "http://a.test/0", 302, "/1"), Ok("final".into()));
+        assert_eq!(step(&mut none, "http://a.test/0", 302, "/1"), Err(PageCode::TooManyRedirects));
     }
 
     #[test]

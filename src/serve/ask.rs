@@ -1,6 +1,7 @@
 //! What of a request matters to us, taken out of its head, so that the head's bytes can go.
 
 use super::route::Route;
+use crate::error::{ApiCode, ApiError};
 use crate::observe::request_id::RequestId;
 use crate::observe::series::Endpoint;
 use crate::proto::h1::{Framing, Method, Request, TargetForm, list_members};
@@ -78,6 +79,23 @@ impl Ask {
             Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
             Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
             None => Endpoint::Other,
+        }
+    }
+
+    /// Refuses every query parameter but one.
+    ///
+    /// # Errors
+    /// `unknown_field`, with the parameter's name.
+    pub fn only_parameter(&self, known: &str) -> Result<(), ApiError> {
+        let query = self.query.as_deref().unwrap_or_default();
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        match pairs.find(|(name, _)| name != known) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let name: String = name.chars().take(64).collect();
+                let message = format!("unknown query parameter {name}");
+                Err(ApiError::new(ApiCode::UnknownField, message).field(name, known))
+            }
         }
     }
 

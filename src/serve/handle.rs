@@ -139,7 +139,7 @@ async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
         let url = ask.parameter("url").unwrap_or_default();
         (body, url, Options::default(), ask.charset.clone())
     };
-    if let Err(error) = check_base(&url) {
+    if let Err(error) = ask.only_parameter("url").and_then(|()| check_base(&url)) {
         return conn.refuse(&error).await;
     }
     let (options, base) = (page::lane_options(&options), url.clone());

@@ -35,7 +35,7 @@ def run(title, suite):
     if not suite.countTestCases():
         return 0, 0, 0
     print(f"-- {title}: {suite.countTestCases()} tests", flush=True)
-    outcome = unittest.TextTestRunner(verbosity=1, buffer=True, stream=sys.stdout).run(suite)
+    outcome = unittest.TextTestRunner(verbosity=2, buffer=True, stream=sys.stdout).run(suite)
     failed = len(outcome.failures) + len(outcome.errors) + len(outcome.unexpectedSuccesses)
     skipped = len(outcome.skipped)
     # A failed setUpClass is an error without a test of its own.

@@ -13,9 +13,9 @@ import urllib.error
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-FOREBAY = os.environ.get("FOREBAY_BIN", os.path.join(ROOT, "target", "debug", "forebay"))
-LOADTEST = os.environ.get("LOADTEST_BIN", os.path.join(ROOT, "target", "debug", "loadtest"))
-QUICK = bool(os.environ.get("FOREBAY_TEST_QUICK"))
+FOREBAY = os.environ.get("TEST_FOREBAY", os.path.join(ROOT, "target", "debug", "forebay"))
+LOADTEST = os.environ.get("TEST_LOADTEST", os.path.join(ROOT, "target", "debug", "loadtest"))
+QUICK = bool(os.environ.get("TEST_QUICK"))
 
 # What a binary prints when it is ready, on either output.
 LISTENING = re.compile(r"listening on (?:http://)?(127\.0\.0\.1):(\d+)")
@@ -23,7 +23,7 @@ START_S = 60  # a debug build may have to compile the extractor first
 STOP_S = 20
 
 # `forebay serve` on a free port, allowed to fetch from loopback.
-SERVE = ["serve", "--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8:*"]
+SERVE = ["serve", "--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8"]
 ORIGIN = ["origin", "--addr", "127.0.0.1:0"]
 
 # Settings that tests change, by the name that they have here.

@@ -27,7 +27,7 @@ def kinds(origin):
     """One URL of each kind, with what must become of it: GOOD, or the codes that it may get."""
     failed = {"connect_failed", "read_timeout", "http_malformed"}
     late = {"read_timeout", "url_timeout"}
-    costly = {"extract_timeout", "extract_memory", "extract_failed", "body_too_large"}
+    costly = {"extract_timeout", "extract_memory", "extract_failed", "body_too_large", "url_timeout"}
     return [
         (origin.page(kind="article"), GOOD),
         (origin.page(1, kind="docs", encoding="gzip"), GOOD),

@@ -4,8 +4,8 @@
 //! stall, leave and come back, when somebody cancels. After every step the bounds are checked, at the
 //! end the promises of the API.
 //!
-//! - `FOREBAY_SIM_SEEDS=100000` widens the sweep (default 10,000).
-//! - `FOREBAY_SIM_SEED=1234` replays one seed and prints each step.
+//! - `SIM_SEEDS=100000` widens the sweep (default 10,000).
+//! - `SIM_SEED=1234` replays one seed and prints each step.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,17 +16,17 @@ use world::World;
 
 #[test]
 fn every_seed_keeps_the_promises() {
-    if let Ok(seed) = std::env::var("FOREBAY_SIM_SEED") {
+    if let Ok(seed) = std::env::var("SIM_SEED") {
         World::new(seed.parse().unwrap(), true).run();
         return;
     }
-    let seeds = std::env::var("FOREBAY_SIM_SEEDS").map_or(10_000, |text| text.parse().unwrap());
+    let seeds = std::env::var("SIM_SEEDS").map_or(10_000, |text| text.parse().unwrap());
     let mut seen = world::Seen::default();
     for seed in 0..seeds {
         let outcome = std::panic::catch_unwind(|| World::new(seed, false).run());
         match outcome {
             Ok(this) => seen.add(&this),
-            Err(_) => panic!("replay with FOREBAY_SIM_SEED={seed}"),
+            Err(_) => panic!("replay with SIM_SEED={seed}"),
         }
     }
     println!("{seen:?}");
