@@ -151,10 +151,10 @@ settings! {
     "buffer.frames_max" buffer_frames_max: usize = 2048, 1..=65_536;
     /// Bytes that a connection's ring holds at most.
     "buffer.bytes_max" buffer_bytes_max: usize = 1024 * 1024, 65_536..=1_073_741_824;
-    /// Factor by which a full ring with a fast reader grows.
-    "buffer.growth_factor" buffer_growth_factor: f64 = 1.5;
-    /// Factor by which a ring shrinks when sends are slow.
-    "buffer.shrink_factor" buffer_shrink_factor: f64 = 0.75;
+    /// Percent of its size that a full ring with a fast reader grows to.
+    "buffer.growth_percent" buffer_growth_percent: usize = 150, 101..=1000;
+    /// Percent of its size that a ring shrinks to when sends are slow.
+    "buffer.shrink_percent" buffer_shrink_percent: usize = 75, 1..=99;
     /// Sends that the ring's size is judged by.
     "buffer.window_sends" buffer_window_sends: u32 = 50, 1..=64;
     /// Milliseconds above which a send counts as slow.
@@ -230,13 +230,12 @@ impl Config {
     /// The limits of a connection's backpressure ring.
     #[must_use]
     pub fn ring(&self) -> BufferConfig {
-        let percent = |factor: f64| (factor * 100.0).round() as usize;
         BufferConfig {
             frames_min: self.buffer_frames_min,
             frames_start: self.buffer_frames_start,
             frames_max: self.buffer_frames_max,
-            growth_percent: percent(self.buffer_growth_factor),
-            shrink_percent: percent(self.buffer_shrink_factor),
+            growth_percent: self.buffer_growth_percent,
+            shrink_percent: self.buffer_shrink_percent,
             window_sends: self.buffer_window_sends,
             slow_send: Duration::from_millis(self.buffer_slow_send_ms),
             slow_sends_max: self.buffer_slow_sends_max,

@@ -13,8 +13,10 @@ use std::process::ExitCode;
 /// What a benchmark ends with: whether it is within its budget, or why it could not run.
 type Outcome = Result<bool, Box<dyn std::error::Error>>;
 
-/// Name, what it measures, how to run it.
-const BENCHES: [(&str, &str, fn(&[String]) -> Outcome); 4] = [
+/// Name, what it measures, what runs it.
+type Bench = (&'static str, &'static str, fn(&[String]) -> Outcome);
+
+const BENCHES: [Bench; 4] = [
     (
         "wasm-native",
         "CPU time of extraction in the sandbox against the same code native [--pages DIR]",

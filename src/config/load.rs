@@ -43,7 +43,9 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::Variable(name) if *name == self.setting => write!(out, "{name}: {}", self.message),
+            Source::Variable(name) if *name == self.setting => {
+                write!(out, "{name}: {}", self.message)
+            }
             source => write!(out, "{source}: {}: {}", self.setting, self.message),
         }
     }

@@ -57,18 +57,6 @@ macro_rules! number {
 
 number!(u16, u32, u64, usize);
 
-impl Value for f64 {
-    const EXPECTED: &'static str = "a number";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok().filter(|number: &Self| number.is_finite())
-    }
-
-    fn show(&self) -> String {
-        self.to_string()
-    }
-}
-
 impl Value for String {
     const EXPECTED: &'static str = "text";
 

@@ -102,7 +102,7 @@ impl Live {
     }
 
     /// A page has come to its end.
-    pub(super) fn handle_result(&self, node: &Rc<Node>, index: u32, page: PageResult) {
+    pub(super) fn handle_result(&self, node: &Rc<Node>, index: u32, page: Box<PageResult>) {
         self.machine.borrow_mut().handle_result(Instant::now(), index, page);
         self.pump(node);
     }

@@ -136,7 +136,7 @@ impl Node {
             Message::Page(job) => self.work(*job),
             Message::Done { stream, index, page } => {
                 if let Some(live) = self.live(stream) {
-                    live.handle_result(self, index, *page);
+                    live.handle_result(self, index, page);
                 }
             }
             Message::Extracted { ticket, reply } => {

@@ -248,7 +248,6 @@ impl Rule {
             Port::One(named) => named == port,
         }
     }
-
 }
 
 impl Destination {

@@ -61,7 +61,7 @@ pub fn integer(out: &mut BytesMut, number: u64) {
 
 /// Writes `part / whole` with up to four decimals, at least one: `1.0`, `0.5`, `0.3333`; 0.0 of nothing.
 pub fn ratio(out: &mut BytesMut, part: u64, whole: u64) {
-    let scaled = if whole == 0 { 0 } else { (part * 10_000 + whole / 2) / whole };
+    let scaled = (part * 10_000 + whole / 2).checked_div(whole).unwrap_or(0);
     integer(out, scaled / 10_000);
     let mut decimals = scaled % 10_000;
     let mut width = 1000;

@@ -299,10 +299,10 @@ impl<'a> Sending<'a> {
         if marks.result_ready && !std::mem::replace(&mut marks.result_sent, true) {
             observe.record(key(Measure::Ttfr), since);
         }
-        if std::mem::take(&mut marks.event_ready) {
-            if let Some(last) = marks.last_event.replace(now) {
-                observe.record(key(Measure::Gap), now.saturating_duration_since(last));
-            }
+        if std::mem::take(&mut marks.event_ready)
+            && let Some(last) = marks.last_event.replace(now)
+        {
+            observe.record(key(Measure::Gap), now.saturating_duration_since(last));
         }
         if self.complete && self.ring.is_empty() {
             observe.record(key(Measure::Whole), since);

@@ -88,7 +88,7 @@ pub enum Output {
         /// The URL's place in the request.
         index: u32,
         /// What became of the URL.
-        page: PageResult,
+        page: Box<PageResult>,
         /// Totals, this result included.
         counts: Counts,
     },
@@ -123,7 +123,7 @@ pub struct Machine {
     dispatch_next: u32,
     in_flight: u32,
     /// For [`Order::Input`]: results that wait for an earlier index.
-    held: BTreeMap<u32, PageResult>,
+    held: BTreeMap<u32, Box<PageResult>>,
     order_next: u32,
     ttfr: Option<Duration>,
     ending: Option<Ending>,
@@ -162,7 +162,7 @@ impl Machine {
     }
 
     /// A URL that [`Machine::poll_dispatch`] handed out has come to its end.
-    pub fn handle_result(&mut self, now: Instant, index: u32, mut page: PageResult) {
+    pub fn handle_result(&mut self, now: Instant, index: u32, mut page: Box<PageResult>) {
         debug_assert!(index < self.dispatch_next && self.in_flight > 0, "handed out before");
         self.in_flight -= 1;
         if let (Some(ending), Some(error)) = (self.ending, &page.error)
@@ -194,7 +194,8 @@ impl Machine {
             let index = self.dispatch_next;
             self.dispatch_next += 1;
             let url = Arc::clone(&self.plan.urls[index as usize]);
-            self.deliver(now, index, PageResult::failed(url, ending.error(Stage::Queue)));
+            let page = PageResult::failed(url, ending.error(Stage::Queue));
+            self.deliver(now, index, Box::new(page));
         }
         self.go(State::Closing);
         self.finish_when_done(now);
@@ -279,7 +280,7 @@ impl Machine {
         self.plan.urls.get(last as usize).map(|url| &**url)
     }
 
-    fn deliver(&mut self, now: Instant, index: u32, page: PageResult) {
+    fn deliver(&mut self, now: Instant, index: u32, page: Box<PageResult>) {
         if self.plan.order == Order::Completion {
             self.emit(now, index, page);
             return;
@@ -291,7 +292,7 @@ impl Machine {
         }
     }
 
-    fn emit(&mut self, now: Instant, index: u32, page: PageResult) {
+    fn emit(&mut self, now: Instant, index: u32, page: Box<PageResult>) {
         match &page.error {
             None => self.counts.successful += 1,
             Some(error) if error.code == PageCode::Cancelled => self.counts.cancelled += 1,

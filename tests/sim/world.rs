@@ -166,7 +166,7 @@ impl World {
             PageResult { document: Some(document), error: None, ..PageResult::failed(url, dummy) }
         };
         self.trace(&format!("page {index} ends"));
-        self.machine.handle_result(self.now, index, page);
+        self.machine.handle_result(self.now, index, Box::new(page));
     }
 
     fn read(&mut self, all: bool) {
