@@ -237,7 +237,8 @@ pub enum ApiCode {
     UriTooLong,
     InvalidContentType,
     ExpectationFailed,
-    UnprocessableDocument,
+    ExtractFailed,
+    ExtractMemory,
     UpgradeRequired,
     RateLimited,
     HeadersTooLarge,
@@ -251,6 +252,40 @@ pub enum ApiCode {
 }
 
 impl ApiCode {
+    /// Every code, in the order of the declaration.
+    pub const ALL: [Self; 30] = [
+        Self::ValidationError,
+        Self::UnknownField,
+        Self::InvalidUrl,
+        Self::InvalidJson,
+        Self::TooManyUrls,
+        Self::BadRequest,
+        Self::AuthenticationError,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::StreamExpired,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::IdempotencyConflict,
+        Self::LengthRequired,
+        Self::PayloadTooLarge,
+        Self::UriTooLong,
+        Self::InvalidContentType,
+        Self::ExpectationFailed,
+        Self::ExtractFailed,
+        Self::ExtractMemory,
+        Self::UpgradeRequired,
+        Self::RateLimited,
+        Self::HeadersTooLarge,
+        Self::InternalError,
+        Self::NotImplemented,
+        Self::Overloaded,
+        Self::Draining,
+        Self::SearchUnavailable,
+        Self::ExtractTimeout,
+        Self::VersionNotSupported,
+    ];
+
     /// The code on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -305,7 +340,8 @@ impl ApiCode {
             Self::UriTooLong => (414, "uri_too_long"),
             Self::InvalidContentType => (415, "invalid_content_type"),
             Self::ExpectationFailed => (417, "expectation_failed"),
-            Self::UnprocessableDocument => (422, "unprocessable_document"),
+            Self::ExtractFailed => (422, "extract_failed"),
+            Self::ExtractMemory => (422, "extract_memory"),
             Self::UpgradeRequired => (426, "upgrade_required"),
             Self::RateLimited => (429, "rate_limited"),
             Self::HeadersTooLarge => (431, "headers_too_large"),
@@ -383,6 +419,9 @@ mod tests {
         let names: std::collections::HashSet<_> =
             PageCode::ALL.iter().map(|c| c.as_str()).collect();
         assert_eq!(names.len(), PageCode::ALL.len());
+        for (place, code) in ApiCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place);
+        }
         let stages: std::collections::HashSet<_> = Stage::ALL.iter().map(|s| s.as_str()).collect();
         assert_eq!(stages.len(), Stage::ALL.len());
     }

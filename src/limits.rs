@@ -2,6 +2,8 @@
 //!
 //! What an operator may change is a setting in `config.rs`; a setting's upper bound stands here.
 
+use std::time::Duration;
+
 /// Bytes of a request head (request line and fields), server side; above it 431 or 414.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Fields of a request head; above it 431.
@@ -14,6 +16,21 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Requests that may wait, parsed or not, behind the one in progress on one connection, in bytes.
 pub const PIPELINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Empty lines (CRLF) that a server skips before a request line (RFC 9112 §2.2).
+pub const REQUEST_EMPTY_LINES_MAX: usize = 2;
+/// Bytes of a request line without its CRLF: a target of full length, a method and a version.
+pub const REQUEST_LINE_BYTES_MAX: usize = REQUEST_TARGET_BYTES_MAX + 64;
+/// Bytes of a host name in a `Host` field or an absolute target (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 255;
+/// Bytes by which chunk-size lines may outweigh the data that they announce, over a whole body.
+pub const CHUNK_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an unread request body that are read away to keep a connection; more closes it.
+pub const DRAIN_BYTES_MAX: u64 = 256 * 1024;
+/// Bytes that are read and dropped after the last answer, so that no RST destroys it.
+pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+/// Slowest upload that is waited for, in bytes per second, once the body timeout has passed.
+pub const BODY_BYTES_PER_S_MIN: u64 = 4 * 1024;
 
 /// Bytes of an origin's response head; above it `http_malformed`.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -32,8 +49,28 @@ pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const DECODE_RATIO_MAX: u64 = 200;
 /// Decoded bytes that are free of the ratio check, because tiny bodies compress without bounds.
 pub const DECODE_RATIO_FREE_BYTES: u64 = 1024 * 1024;
+/// Encoded bytes that a body may have above `max_body_bytes`: a body that does not compress grows a
+/// little, and one that is mostly empty frames ends here.
+pub const ENCODED_SLACK_BYTES: u64 = 64 * 1024;
+/// Binary logarithm of the largest zstd window: 8 MiB (RFC 9659 §3).
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Bytes that are decoded at most before the loop does something else: about 100 µs of work.
+pub const DECODE_TURN_BYTES: usize = 64 * 1024;
 /// Stacked content codings (`Content-Encoding: gzip, br`), innermost first.
 pub const CONTENT_CODINGS_MAX: usize = 2;
+
+/// Names that one core's DNS cache holds.
+pub const DNS_CACHE_ENTRIES_MAX: usize = 4096;
+/// Names that one core waits for at once; above it the fetch fails with `dns_failed`.
+pub const DNS_FLIGHTS_MAX: usize = 1024;
+/// Look-ups that the control thread makes at once; more wait their turn.
+pub const DNS_LOOKUPS_MAX: usize = 256;
+/// Addresses of one name that are tried.
+pub const DNS_ADDRESSES_MAX: usize = 6;
+/// Shortest and longest time in seconds that an answer is kept, whatever its TTL.
+pub const DNS_TTL_MIN_S: u64 = 1;
+/// See [`DNS_TTL_MIN_S`].
+pub const DNS_TTL_MAX_S: u64 = 3600;
 
 /// URLs of one stream, upper bound of `urls_max`.
 pub const URLS_PER_STREAM_MAX: usize = 10_000;
@@ -57,17 +94,41 @@ pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes of one WebSocket message from a client.
 pub const WS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Fragments of one WebSocket message.
+/// Fragments of one WebSocket message before the frame that ends it, which some senders leave
+/// empty: 4 MiB in pieces of 64 bytes and an empty end are one case of the conformance suite.
 pub const WS_FRAGMENTS_MAX: usize = 65_536;
+/// Bytes of a WebSocket control frame's payload (RFC 6455 §5.5).
+pub const WS_CONTROL_BYTES_MAX: usize = 125;
+/// Bytes of control frames that wait to be sent on one WebSocket; above it only the newest pong is
+/// kept (RFC 6455 §5.5.3), so that a flood of pings can't grow memory.
+pub const WS_CONTROL_BACKLOG_BYTES_MAX: usize = 4 * 1024;
+/// Extensions that one WebSocket handshake may offer.
+pub const WS_OFFERS_MAX: usize = 16;
+/// Final DEFLATE blocks within one compressed WebSocket message: each costs a new inflate state.
+pub const WS_FINAL_BLOCKS_MAX: usize = 16;
+
+/// How often a core's latency counts become an interval; what `/latency?window=` is coarse by.
+pub const LATENCY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long intervals are told apart; the longest `/latency?window=`.
+pub const LATENCY_RING_SPAN: Duration = Duration::from_secs(600);
+/// Bytes of packed intervals that one core keeps; above it the oldest are no longer told apart.
+pub const LATENCY_RING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Records of one stream's flight recorder; 16 bytes each.
+pub const TRACE_RECORDS_MAX: usize = 4096;
+/// Bytes of an `X-Request-ID`.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// I/O vectors of one gather write (Linux: `IOV_MAX` is 1024).
 pub const IOV_MAX: usize = 1024;
 
 const _: () = {
     assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a target fits in a head");
+    assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a request line fits in a head");
     assert!(REQUEST_HEAD_BYTES_MAX <= PIPELINE_BYTES_MAX, "a whole head fits behind a request");
     assert!(URL_BYTES_MAX <= RESPONSE_HEAD_BYTES_MAX, "a Location fits in a response head");
     assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");
+    assert!(WS_CONTROL_BYTES_MAX * 2 < WS_CONTROL_BACKLOG_BYTES_MAX, "a ping and a close fit");
     assert!(GUEST_OUTPUT_BYTES_MAX <= GUEST_MEMORY_BYTES_MAX, "an answer lies in guest memory");
+    assert!(URLS_PER_STREAM_MAX < u16::MAX as usize, "a flight record names a URL in 16 bits");
     assert!(HTML_BYTES_MAX as u64 <= BODY_BYTES_MAX, "what is extracted was fetched");
 };

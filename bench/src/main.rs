@@ -1,7 +1,11 @@
 //! Budgets and micro-benchmarks. Each prints a ratio or a count, and checks what it measured, so
 //! that nothing gets fast by being wrong. Exit status 1: over budget, 2: could not be measured.
 
+mod allocations;
+mod memory;
 mod pages;
+mod server;
+mod smoke;
 mod wasm_native;
 
 use std::process::ExitCode;
@@ -9,12 +13,36 @@ use std::process::ExitCode;
 /// What a benchmark ends with: whether it is within its budget, or why it could not run.
 type Outcome = Result<bool, Box<dyn std::error::Error>>;
 
-/// Name, what it measures, how to run it.
-const BENCHES: [(&str, &str, fn(&[String]) -> Outcome); 1] = [(
-    "wasm-native",
-    "CPU time of extraction in the sandbox against the same code native [--pages DIR]",
-    wasm_native::run,
-)];
+/// Name, what it measures, what runs it.
+type Bench = (&'static str, &'static str, fn(&[String]) -> Outcome);
+
+const BENCHES: [Bench; 4] = [
+    (
+        "wasm-native",
+        "CPU time of extraction in the sandbox against the same code native [--pages DIR]",
+        wasm_native::run,
+    ),
+    ("allocations", "heap allocations of a warm GET /livez [--requests N]", allocations::run),
+    ("memory", "resident memory after 20,000 pages against 5,000 [--pages N]", memory::run),
+    ("smoke", "every benchmark once, with inputs so small that only its checks count", smoke::run),
+];
+
+/// Every allocation of the process is counted, whichever benchmark runs.
+#[global_allocator]
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
+
+/// The number behind a flag, where it is given.
+fn number(
+    args: &[String],
+    flag: &str,
+    default: usize,
+) -> Result<usize, Box<dyn std::error::Error>> {
+    match args {
+        [] => Ok(default),
+        [name, value] if name == flag => Ok(value.parse()?),
+        _ => Err(format!("expected {flag} N").into()),
+    }
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

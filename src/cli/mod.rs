@@ -1,0 +1,7 @@
+//! The commands: what each takes, what it prints, and how it exits.
+
+pub mod client;
+pub mod crawl;
+pub mod demo;
+pub mod run;
+pub mod seen;

@@ -1,0 +1,246 @@
+//! Every setting once: name, type, unit, default, bounds and doc. Flags, `FOREBAY_*` variables, the
+//! TOML file, `--help`, `forebay check` and the README's table all come from [`SETTINGS`].
+//!
+//! A setting `egress.allow` is `--egress-allow`, `FOREBAY_EGRESS_ALLOW`, and `allow` under
+//! `[egress]`; `server.cores` is `--cores`, `FOREBAY_CORES`, and `cores` under `[server]`. Flags win over variables, variables over the file, the file over the default.
+
+mod load;
+mod value;
+
+pub use load::{Problem, Source, Sources, load, table_markdown};
+pub use value::{Roots, Value};
+
+use crate::observe::logging::LogFormat;
+use std::net::SocketAddr;
+use std::time::Duration;
+use uring::lane::Class;
+use uring::probe::Runtime;
+use uring::ring::BufferConfig;
+
+/// What is known of a setting beside its value.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Dotted name, as in `egress.allow`.
+    pub name: &'static str,
+    /// What it does, in a sentence or two.
+    pub doc: &'static str,
+    /// What a value looks like.
+    pub expected: &'static str,
+    /// Inclusive bounds of a number.
+    pub bounds: Option<(u64, u64)>,
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("FOREBAY_{}", self.short().replace('.', "_").to_uppercase())
+    }
+
+    /// The flag that sets it, without the two dashes.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.short().replace(['.', '_'], "-")
+    }
+
+    /// The name without the section that most settings of a server are in.
+    fn short(&self) -> &'static str {
+        self.name.strip_prefix("server.").unwrap_or(self.name)
+    }
+}
+
+macro_rules! bounds {
+    () => {
+        None
+    };
+    ($min:literal, $max:expr) => {
+        Some(($min, $max as u64))
+    };
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:literal $field:ident: $ty:ty = $default:expr $(, $min:literal..=$max:expr)?; )+) => {
+        /// The whole configuration, validated: every value is within its setting's bounds.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Config {
+            $( $(#[doc = $doc])+ pub $field: $ty, )+
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $( $field: $default, )+ }
+            }
+        }
+
+        /// Every setting, in the order of the README's table.
+        pub static SETTINGS: &[Setting] = &[ $( Setting {
+            name: $name,
+            doc: concat!($($doc),+),
+            expected: <$ty as Value>::EXPECTED,
+            bounds: bounds!($($min, $max)?),
+        }, )+ ];
+
+        impl Config {
+            /// Sets one value from text; the error says what was expected.
+            ///
+            /// # Errors
+            /// An unknown name, a value of another type, or one out of bounds.
+            pub fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+                match name {
+                    $( $name => self.$field = value::parse(text, bounds!($($min, $max)?))?, )+
+                    _ => return Err(format!("no setting has the name {name}")),
+                }
+                Ok(())
+            }
+
+            /// One value as text that [`Config::set`] takes.
+            #[must_use]
+            pub fn show(&self, name: &str) -> Option<String> {
+                match name {
+                    $( $name => Some(self.$field.show()), )+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address and port that the server listens on; port 0 picks a free one.
+    "server.listen" listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
+    /// Event loops, one pinned to each CPU; 0 means one for every CPU that this process may use.
+    "server.cores" cores: usize = 0, 0..=256;
+    /// How loops wait: io_uring, epoll, or auto (io_uring where the kernel allows it).
+    "server.runtime" runtime: Runtime = Runtime::Auto;
+    /// Entries of each loop's submission queue.
+    "server.ring_entries" ring_entries: u32 = 1024, 64..=32768;
+    /// Open client connections of the whole process; above it new ones are answered 503 and closed.
+    "server.connections_max" connections_max: usize = 20_000, 1..=1_000_000;
+    /// Milliseconds for a request head, from its first byte (or the accept) to its last.
+    "server.head_timeout_ms" head_timeout_ms: u64 = 10_000, 10..=600_000;
+    /// Milliseconds for a request body to arrive whole.
+    "server.body_timeout_ms" body_timeout_ms: u64 = 30_000, 10..=600_000;
+    /// Milliseconds that a keep-alive connection may wait for its next request.
+    "server.idle_timeout_ms" idle_timeout_ms: u64 = 75_000, 10..=3_600_000;
+    /// Milliseconds that a client may refuse to take bytes of an answer that is no stream.
+    "server.write_stall_ms" write_stall_ms: u64 = 30_000, 10..=600_000;
+    /// Bytes of a JSON request body.
+    "server.body_bytes_max" body_bytes_max: usize = 4 * 1024 * 1024, 1024..=67_108_864;
+    /// Seconds that streams may still run after SIGTERM before they are ended.
+    "server.drain_timeout_s" drain_timeout_s: u64 = 30, 0..=3600;
+    /// Bytes of pooled I/O buffers per loop; above it reads wait for a free buffer's return.
+    "server.arena_bytes_max" arena_bytes_max: usize = 256 * 1024 * 1024, 1_048_576..=68_719_476_736u64;
+
+    /// URLs of one stream.
+    "stream.urls_max" urls_max: usize = 1000, 1..=crate::limits::URLS_PER_STREAM_MAX;
+    /// Streams of the whole process that may run at once; above it 503 overloaded.
+    "stream.streams_max" streams_max: usize = 10_000, 1..=1_000_000;
+    /// Bytes of durable events kept for replay, per stream; also the most that may wait for a slow
+    /// client before the stream's crawl pauses.
+    "stream.replay_bytes_max" replay_bytes_max: usize = 8 * 1024 * 1024, 65_536..=1_073_741_824;
+    /// Bytes of events of all streams together; above it new streams are answered 503 overloaded.
+    "stream.bytes_max" stream_bytes_max: usize = 1024 * 1024 * 1024, 1_048_576..=1_099_511_627_776u64;
+    /// Milliseconds between heartbeats of a stream (NDJSON events, SSE comments).
+    "stream.heartbeat_ms" heartbeat_ms: u64 = 15_000, 10..=300_000;
+
+    /// Frames that a connection's ring holds at least, however slow its reader.
+    "buffer.frames_min" buffer_frames_min: usize = 64, 1..=65_536;
+    /// Frames that a connection's ring holds at first.
+    "buffer.frames_start" buffer_frames_start: usize = 256, 1..=65_536;
+    /// Frames that a connection's ring holds at most.
+    "buffer.frames_max" buffer_frames_max: usize = 2048, 1..=65_536;
+    /// Bytes that a connection's ring holds at most.
+    "buffer.bytes_max" buffer_bytes_max: usize = 1024 * 1024, 65_536..=1_073_741_824;
+    /// Percent of its size that a full ring with a fast reader grows to.
+    "buffer.growth_percent" buffer_growth_percent: usize = 150, 101..=1000;
+    /// Percent of its size that a ring shrinks to when sends are slow.
+    "buffer.shrink_percent" buffer_shrink_percent: usize = 75, 1..=99;
+    /// Sends that the ring's size is judged by.
+    "buffer.window_sends" buffer_window_sends: u32 = 50, 1..=64;
+    /// Milliseconds above which a send counts as slow.
+    "buffer.slow_send_ms" buffer_slow_send_ms: u64 = 100, 1..=60_000;
+    /// Slow sends within the window before the ring shrinks.
+    "buffer.slow_sends_max" buffer_slow_sends_max: u32 = 10, 0..=63;
+
+    /// Milliseconds for one name to resolve.
+    "fetch.dns_timeout_ms" dns_timeout_ms: u64 = 5_000, 1..=60_000;
+    /// Milliseconds for one TCP connect.
+    "fetch.connect_timeout_ms" connect_timeout_ms: u64 = 5_000, 1..=60_000;
+    /// Milliseconds for one TLS handshake.
+    "fetch.tls_timeout_ms" tls_timeout_ms: u64 = 5_000, 1..=60_000;
+    /// Milliseconds from the request to the end of the response head.
+    "fetch.ttfb_timeout_ms" ttfb_timeout_ms: u64 = 10_000, 1..=600_000;
+    /// Milliseconds that a response body may stand still.
+    "fetch.body_idle_timeout_ms" body_idle_timeout_ms: u64 = 10_000, 1..=600_000;
+    /// Idle connections kept for one origin, per loop.
+    "fetch.pool_per_origin" pool_per_origin: usize = 8, 0..=1024;
+    /// Idle connections kept for all origins, per loop.
+    "fetch.pool_max" pool_max: usize = 256, 0..=65_536;
+    /// Milliseconds that an idle connection to an origin is kept.
+    "fetch.pool_idle_ms" pool_idle_ms: u64 = 30_000, 0..=3_600_000;
+    /// User-Agent of fetches; `options.user_agent` overrides it.
+    "fetch.user_agent" user_agent: String = concat!("Forebay/", env!("CARGO_PKG_VERSION")).to_owned();
+    /// Trusted roots for https: webpki (Mozilla's list, built in) or platform (the system's).
+    "fetch.roots" roots: Roots = Roots::Webpki;
+    /// PEM file with further trusted roots, for private certificate authorities.
+    "fetch.extra_ca" extra_ca: Option<std::path::PathBuf> = None;
+
+    /// Addresses, CIDR ranges, hosts or `.suffixes` that may be fetched although they are not public.
+    "egress.allow" egress_allow: Vec<String> = Vec::new();
+    /// Addresses, CIDR ranges, hosts or `.suffixes` that are never fetched.
+    "egress.deny" egress_deny: Vec<String> = Vec::new();
+    /// Ports that may be fetched.
+    "egress.ports" egress_ports: Vec<u16> = vec![80, 443, 8080, 8443];
+
+    /// Bytes of HTML handed to the extractor; the rest of a longer page is cut off.
+    "extract.html_bytes_max" html_bytes_max: usize = 2 * 1024 * 1024, 1024..=crate::limits::HTML_BYTES_MAX;
+    /// Bytes of a document handed to `POST /extract`.
+    "extract.body_bytes_max" extract_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=crate::limits::BODY_BYTES_MAX;
+    /// Milliseconds of CPU time for one page.
+    "extract.cpu_ms" extract_cpu_ms: u64 = 1_000, 10..=60_000;
+    /// Pages that may wait for a core's lane; above it fetched pages wait on their loop.
+    "extract.queue_max" extract_queue_max: usize = 256, 1..=65_536;
+    /// Scheduling class of the lanes: nice19, batch, idle or normal.
+    "extract.lane_class" lane_class: Class = Class::Nice19;
+    /// WebAssembly module with the extractor's ABI, in place of the built-in one.
+    "extract.module" extract_module: Option<std::path::PathBuf> = None;
+
+    /// Log lines for people (human) or machines (json).
+    "log.format" log_format: LogFormat = LogFormat::Human;
+    /// Which log lines, in RUST_LOG's syntax.
+    "log.level" log_level: String = "info".to_owned();
+}
+
+impl Config {
+    /// Relations between settings that no single bound can say.
+    ///
+    /// # Errors
+    /// A sentence for each relation that doesn't hold.
+    pub fn validate(&self) -> Result<(), Vec<String>> {
+        let mut wrong = Vec::new();
+        if let Err(error) = self.ring().validate() {
+            wrong.push(error.to_string());
+        }
+        if self.replay_bytes_max > self.stream_bytes_max {
+            wrong.push("stream.replay_bytes_max <= stream.bytes_max".to_owned());
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// The limits of a connection's backpressure ring.
+    #[must_use]
+    pub fn ring(&self) -> BufferConfig {
+        BufferConfig {
+            frames_min: self.buffer_frames_min,
+            frames_start: self.buffer_frames_start,
+            frames_max: self.buffer_frames_max,
+            growth_percent: self.buffer_growth_percent,
+            shrink_percent: self.buffer_shrink_percent,
+            window_sends: self.buffer_window_sends,
+            slow_send: Duration::from_millis(self.buffer_slow_send_ms),
+            slow_sends_max: self.buffer_slow_sends_max,
+            bytes_max: self.buffer_bytes_max,
+            ..BufferConfig::default()
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The types that a setting may have, and how each is read from text.
+
+use crate::observe::logging::LogFormat;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use uring::lane::Class;
+use uring::probe::Runtime;
+
+/// A setting's type: text in, text out.
+pub trait Value: Sized {
+    /// What a value looks like, for help and errors.
+    const EXPECTED: &'static str;
+
+    /// Reads a value, or `None` where the text is none.
+    fn read(text: &str) -> Option<Self>;
+
+    /// Writes a value so that [`Value::read`] takes it.
+    fn show(&self) -> String;
+
+    /// The value as a number, where bounds apply to it.
+    fn number(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Reads a value and holds it to its bounds.
+pub(super) fn parse<V: Value>(text: &str, bounds: Option<(u64, u64)>) -> Result<V, String> {
+    let text = text.trim();
+    let value = V::read(text).ok_or_else(|| format!("expected {}, found {text:?}", V::EXPECTED))?;
+    if let (Some((min, max)), Some(number)) = (bounds, value.number())
+        && !(min..=max).contains(&number)
+    {
+        return Err(format!("expected {min} to {max}, found {number}"));
+    }
+    Ok(value)
+}
+
+macro_rules! number {
+    ($($ty:ty),+) => { $(
+        impl Value for $ty {
+            const EXPECTED: &'static str = "a whole number";
+
+            fn read(text: &str) -> Option<Self> {
+                text.replace('_', "").parse().ok()
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+
+            fn number(&self) -> Option<u64> {
+                u64::try_from(*self).ok()
+            }
+        }
+    )+ };
+}
+
+number!(u16, u32, u64, usize);
+
+impl Value for String {
+    const EXPECTED: &'static str = "text";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Value for Option<PathBuf> {
+    const EXPECTED: &'static str = "a file's path";
+
+    fn read(text: &str) -> Option<Self> {
+        Some((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}
+
+impl Value for SocketAddr {
+    const EXPECTED: &'static str = "an address with a port, as 127.0.0.1:8080 or [::1]:8080";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+macro_rules! list {
+    ($ty:ty, $expected:literal) => {
+        impl Value for Vec<$ty> {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(text: &str) -> Option<Self> {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                items.map(|item| <$ty as Value>::read(item)).collect()
+            }
+
+            fn show(&self) -> String {
+                self.iter().map(Value::show).collect::<Vec<_>>().join(",")
+            }
+        }
+    };
+}
+
+list!(String, "a list, separated by commas");
+list!(u16, "a list of whole numbers up to 65535, separated by commas");
+
+macro_rules! choice {
+    ($ty:ty, $expected:literal, $($name:literal => $value:path),+) => {
+        impl Value for $ty {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(text: &str) -> Option<Self> {
+                match text {
+                    $( $name => Some($value), )+
+                    _ => None,
+                }
+            }
+
+            fn show(&self) -> String {
+                match self {
+                    $( $value => $name.to_owned(), )+
+                }
+            }
+        }
+    };
+}
+
+/// Which roots https certificates are checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roots {
+    /// Mozilla's list, built into the binary.
+    Webpki,
+    /// What the operating system trusts.
+    Platform,
+}
+
+choice!(LogFormat, "human or json", "human" => Self::Human, "json" => Self::Json);
+choice!(Roots, "webpki or platform", "webpki" => Self::Webpki, "platform" => Self::Platform);
+choice!(
+    Runtime, "auto, io_uring or epoll",
+    "auto" => Self::Auto, "io_uring" => Self::IoUring, "epoll" => Self::Epoll
+);
+choice!(
+    Class, "nice19, batch, idle or normal",
+    "nice19" => Self::Nice19, "batch" => Self::Batch, "idle" => Self::Idle, "normal" => Self::Normal
+);

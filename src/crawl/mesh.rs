@@ -1,0 +1,153 @@
+//! What cores, lanes and the control thread say to each other: one bounded mailbox per core.
+
+use super::request::Options;
+use crate::error::{PageCode, PageError, Stage};
+use crate::extract::Extracted;
+use crate::observe::hist::Scope;
+use crate::observe::metrics::CoreSnapshot;
+use crate::proto::events::PageResult;
+use crate::stream::Stream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use ulid::Ulid;
+use uring::mailbox::Sender;
+
+/// Letters that may wait for one core: pages handed to it, results of its streams' pages, wake-ups.
+pub const LETTERS_MAX: usize = 4096;
+
+/// One URL to fetch and extract, on whichever core.
+#[derive(Debug)]
+pub struct PageJob {
+    /// For whom.
+    pub stream: Arc<Stream>,
+    /// What.
+    pub url: Arc<str>,
+    /// Its place in the request.
+    pub index: u32,
+    /// How.
+    pub options: Arc<Options>,
+    /// When the stream began: waiting from then on counts as `queue`.
+    pub since: Instant,
+    /// When the whole stream must be over.
+    pub deadline: Instant,
+}
+
+/// A fetched page for a lane.
+pub struct LaneJob {
+    /// The body, after its content codings.
+    pub body: Vec<u8>,
+    /// The charset that the answer's head names.
+    pub charset: Option<String>,
+    /// Base of the document's links.
+    pub url: String,
+    /// What the document is to hold.
+    pub options: crate::extract::Options,
+    /// For whom; nothing is extracted any more once it is aborted.
+    pub stream: Option<Arc<Stream>>,
+    /// When nobody wants the document any more.
+    pub deadline: Instant,
+    /// When it was handed over.
+    pub submitted: Instant,
+    /// Who waits for the answer.
+    pub ticket: usize,
+    /// Where the answer goes.
+    pub reply_to: Sender<Message>,
+}
+
+impl LaneJob {
+    /// The answer of a lane that takes no more work.
+    #[must_use]
+    pub fn refuse(self) -> LaneReply {
+        let message = "the extraction lane has ended";
+        LaneReply {
+            outcome: Err(PageError::new(PageCode::ExtractFailed, Stage::ExtractWait, message)),
+            waited: self.submitted.elapsed(),
+            took: Duration::ZERO,
+        }
+    }
+}
+
+/// What a lane made of a page.
+#[derive(Debug)]
+pub struct LaneReply {
+    /// The document, or why there is none.
+    pub outcome: Result<Extracted, PageError>,
+    /// From submission to the lane's taking it up.
+    pub waited: Duration,
+    /// From there to the end.
+    pub took: Duration,
+}
+
+/// A letter to a core.
+pub enum Message {
+    /// Fetch this page and answer with [`Message::Done`].
+    Page(Box<PageJob>),
+    /// A page of a stream that this core owns has come to its end.
+    Done {
+        /// Of which stream.
+        stream: Ulid,
+        /// The URL's place in the request.
+        index: u32,
+        /// What became of it.
+        page: Box<PageResult>,
+    },
+    /// This core's lane has finished a page.
+    Extracted {
+        /// Who waits for it.
+        ticket: usize,
+        /// What came of it.
+        reply: Box<LaneReply>,
+    },
+    /// End every page of a stream that runs here.
+    Abort {
+        /// Of which stream.
+        stream: Ulid,
+    },
+    /// Cancel a stream that this core owns.
+    Cancel {
+        /// Which stream.
+        stream: Ulid,
+    },
+    /// Readers of a stream that this core owns have caught up, come or gone.
+    Look {
+        /// Which stream.
+        stream: Ulid,
+    },
+    /// A reader on this core has something to read.
+    Wake {
+        /// What the core knows it by.
+        token: usize,
+    },
+    /// Report this core's statistics.
+    Report {
+        /// Which times.
+        scope: Scope,
+        /// Where to.
+        to: ReportTo,
+    },
+    /// Take no new work; end when the streams are done, or at the given time.
+    Drain {
+        /// When what still runs is ended.
+        until: Instant,
+    },
+}
+
+/// Where a core's report goes.
+#[derive(Clone)]
+pub enum ReportTo {
+    /// To a core.
+    Core(Sender<Box<CoreSnapshot>>),
+    /// To a thread without a loop.
+    Thread(std::sync::mpsc::Sender<Box<CoreSnapshot>>),
+}
+
+impl ReportTo {
+    /// Sends a report; who has stopped waiting gets none.
+    pub fn send(&self, report: CoreSnapshot) {
+        let report = Box::new(report);
+        match self {
+            Self::Core(core) => drop(core.try_send(report)),
+            Self::Thread(thread) => drop(thread.send(report)),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What to fetch next, on which core, and what becomes of it: joins fetch, extract and stream.
+//!
+//! A request becomes a [`live::Live`] stream on its core's [`node::Node`]; each URL becomes a page
+//! ([`page`]) on some core; letters between cores are [`mesh::Message`]s.
+
+pub mod lane;
+pub mod live;
+pub mod mesh;
+pub mod node;
+pub mod page;
+pub mod report;
+pub mod request;

@@ -1,0 +1,463 @@
+//! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
+//! that it works on, for streams of any core.
+
+use super::live::Live;
+use super::mesh::{LaneJob, LaneReply, Message, PageJob};
+use super::{page, report};
+use crate::config::Config;
+use crate::error::{ApiCode, ApiError};
+use crate::extract::Extractor;
+use crate::fetch::Fetcher;
+use crate::local::{Notify, Permit, Semaphore, Slot};
+use crate::observe::Core;
+use crate::observe::hist::Epoch;
+use crate::observe::request_id::{RequestId, RequestIds};
+use crate::proto::events::PageResult;
+use crate::stream::machine::Ending;
+use crate::stream::registry::Registry;
+use crate::stream::{Totals, Watcher};
+use bytes::BytesMut;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+use ulid::Ulid;
+use uring::lane::{Lane, LaneStats};
+use uring::mailbox::{Receiver, SendError, Sender};
+
+/// Bytes of the block that events are written into before they are split off.
+const SCRATCH_BYTES: usize = 16 * 1024;
+/// How often streams whose resume window is over are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What all cores share, read-only or behind short locks.
+pub struct Shared {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The sandbox' engine and module, once it is loaded; `None` inside when that failed.
+    pub extractor: OnceLock<Option<Extractor>>,
+    /// All streams.
+    pub registry: Registry,
+    /// Bytes and number of all streams.
+    pub totals: Arc<Totals>,
+    /// The mailbox of each core, by its index.
+    pub mesh: Vec<Sender<Message>>,
+    /// Whether new work is refused.
+    pub draining: AtomicBool,
+    /// Client connections open.
+    pub connections: AtomicUsize,
+    /// When the process started, on the wall clock.
+    pub started: SystemTime,
+    /// What latencies are dated from.
+    pub epoch: Epoch,
+}
+
+/// See the module. Lives on one core; tasks of that core share it.
+pub struct Node {
+    /// This core's index in the mesh.
+    pub index: usize,
+    /// What all cores share.
+    pub shared: Arc<Shared>,
+    /// This core's times and counters.
+    pub observe: Core,
+    pub(super) fetcher: Rc<Fetcher>,
+    lane: Lane<LaneJob>,
+    lane_places: Rc<Semaphore>,
+    tickets: RefCell<HashMap<usize, Ticket>>,
+    next_ticket: Cell<usize>,
+    /// Streams that this core owns and that still run.
+    live: RefCell<HashMap<Ulid, Rc<Live>>>,
+    /// Streams of this core that are over, by the end of their resume window.
+    finished: RefCell<BTreeSet<(Instant, Ulid)>>,
+    /// Pages that run here, by stream, each with its way to be told to end.
+    pages: RefCell<HashMap<Ulid, Vec<Rc<Notify>>>>,
+    watchers: RefCell<Vec<Option<Rc<Notify>>>>,
+    scratch: RefCell<BytesMut>,
+    request_ids: RefCell<RequestIds>,
+    /// Pages that the sandbox stopped or that failed in it.
+    traps: Cell<u64>,
+    /// When the core must have ended, once it is told to.
+    drain_until: Cell<Option<Instant>>,
+    drain: Notify,
+    idle: Notify,
+}
+
+/// A page in the lane: its place there is given back when the lane answers, not before.
+struct Ticket {
+    slot: Rc<Slot<LaneReply>>,
+    _place: Permit,
+}
+
+impl Node {
+    /// A core's node; its mailbox is read by [`Node::serve`].
+    #[must_use]
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        fetcher: Rc<Fetcher>,
+        lane: Lane<LaneJob>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            observe: Core::new(shared.epoch, Instant::now()),
+            lane_places: Semaphore::new(shared.config.extract_queue_max),
+            shared,
+            fetcher,
+            lane,
+            tickets: RefCell::default(),
+            next_ticket: Cell::new(0),
+            live: RefCell::default(),
+            finished: RefCell::default(),
+            pages: RefCell::default(),
+            watchers: RefCell::default(),
+            scratch: RefCell::new(BytesMut::with_capacity(SCRATCH_BYTES)),
+            request_ids: RefCell::new(RequestIds::new(Ulid::generate().0)),
+            traps: Cell::new(0),
+            drain_until: Cell::new(None),
+            drain: Notify::default(),
+            idle: Notify::default(),
+        })
+    }
+
+    /// Reads the core's mailbox until every sender is gone. Never waits for another core, so two
+    /// cores can't wait for each other.
+    pub async fn serve(self: Rc<Self>, mut mailbox: Receiver<Message>) {
+        let sweeper = Rc::clone(&self);
+        drop(uring::spawn(async move { sweeper.sweep().await }));
+        while let Some(message) = mailbox.recv().await {
+            self.handle(message);
+        }
+    }
+
+    fn handle(self: &Rc<Self>, message: Message) {
+        match message {
+            Message::Page(job) => self.work(*job),
+            Message::Done { stream, index, page } => {
+                if let Some(live) = self.live(stream) {
+                    live.handle_result(self, index, page);
+                }
+            }
+            Message::Extracted { ticket, reply } => {
+                if let Some(ticket) = self.tickets.borrow_mut().remove(&ticket) {
+                    ticket.slot.fill(*reply);
+                }
+            }
+            Message::Abort { stream } => self.abort_pages(stream),
+            Message::Cancel { stream } => {
+                if let Some(live) = self.live(stream) {
+                    live.end(self, Ending::Cancelled);
+                }
+            }
+            Message::Look { stream } => self.look(stream),
+            Message::Wake { token } => self.wake_here(token),
+            Message::Report { scope, to } => {
+                let node = Rc::clone(self);
+                drop(uring::spawn(async move { to.send(report::core(&node, scope).await) }));
+            }
+            Message::Drain { until } => {
+                self.drain_until.set(Some(until));
+                self.drain.notify();
+            }
+        }
+    }
+
+    /// Whether new work is refused because the server is going down.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the core is told to end; the time by which it must have.
+    pub async fn drained_at(&self) -> Instant {
+        loop {
+            if let Some(until) = self.drain_until.get() {
+                return until;
+            }
+            self.drain.notified().await;
+        }
+    }
+
+    /// Ends every stream of this core.
+    pub fn end_all(self: &Rc<Self>, ending: Ending) {
+        let all: Vec<Rc<Live>> = self.live.borrow().values().cloned().collect();
+        all.into_iter().for_each(|live| live.end(self, ending));
+    }
+
+    /// Waits until no stream of this core runs and no page runs here, for `until` at most.
+    pub async fn quiesced(&self, until: Instant) {
+        while !self.live.borrow().is_empty() || !self.pages.borrow().is_empty() {
+            if uring::time::timeout_at(until, self.idle.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the server takes work, and why not.
+    ///
+    /// # Errors
+    /// `draining`, or `overloaded` while the extractor is being loaded.
+    pub fn readiness(&self) -> Result<(), ApiError> {
+        let refuse = |code, message: &str| {
+            Err(ApiError::new(code, message).retry_after(Duration::from_secs(1)))
+        };
+        if self.draining() {
+            return refuse(ApiCode::Draining, "the server is shutting down");
+        }
+        match self.shared.extractor.get() {
+            Some(Some(_)) => Ok(()),
+            Some(None) => refuse(ApiCode::Overloaded, "the extractor could not be loaded"),
+            None => refuse(ApiCode::Overloaded, "starting: the extractor is being loaded"),
+        }
+    }
+
+    /// The client's own id for its request, or one of ours.
+    pub fn request_id(&self, given: Option<RequestId>) -> RequestId {
+        given.unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            self.request_ids.borrow_mut().next(now_ms)
+        })
+    }
+
+    /// What the lane did so far.
+    pub(super) fn lane_stats(&self) -> LaneStats {
+        self.lane.stats()
+    }
+
+    /// Pages that the sandbox stopped or that failed in it.
+    pub(super) fn traps(&self) -> u64 {
+        self.traps.get()
+    }
+
+    /// Refuses a new stream where there is no room for it, before any work is done.
+    ///
+    /// # Errors
+    /// `draining` or `overloaded`, with the time to come back.
+    pub fn admit(&self) -> Result<(), ApiError> {
+        self.readiness()?;
+        let (totals, config) = (&self.shared.totals, &self.shared.config);
+        let full = || totals.bytes.load(Ordering::Relaxed) >= config.stream_bytes_max;
+        if full() {
+            self.forget_oldest();
+        }
+        let why = if totals.running.load(Ordering::Relaxed) >= config.streams_max {
+            "as many streams run as may run at once"
+        } else if full() {
+            "the streams' buffers are full"
+        } else {
+            return Ok(());
+        };
+        Err(ApiError::new(ApiCode::Overloaded, why).retry_after(Duration::from_secs(1)))
+    }
+
+    /// Where a page of `stream` is worked on: the cores take turns, beginning with the owner.
+    pub(super) fn dispatch(self: &Rc<Self>, job: PageJob) {
+        let cores = self.shared.mesh.len();
+        let core = (self.index + job.index as usize) % cores;
+        if core == self.index {
+            return self.work(job);
+        }
+        // A core whose mailbox is full is busier than we are.
+        match self.shared.mesh[core].try_send(Message::Page(Box::new(job))) {
+            Ok(()) => {}
+            Err(SendError::Full(message) | SendError::Closed(message)) => self.handle(message),
+        }
+    }
+
+    fn work(self: &Rc<Self>, job: PageJob) {
+        let node = Rc::clone(self);
+        drop(uring::spawn(async move {
+            let stream = job.stream.id;
+            let abort = Rc::new(Notify::default());
+            node.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
+            let result = page::run(&node, &job, &abort).await;
+            node.forget_page(stream, &abort);
+            node.report(job.stream.owner, stream, job.index, result).await;
+            node.idle.notify();
+        }));
+    }
+
+    async fn report(self: &Rc<Self>, owner: usize, stream: Ulid, index: u32, page: PageResult) {
+        let message = Message::Done { stream, index, page: Box::new(page) };
+        if owner == self.index {
+            self.handle(message);
+        } else {
+            self.post(owner, message).await;
+        }
+    }
+
+    async fn post(&self, core: usize, message: Message) {
+        // A closed mailbox is a core that has ended, and with it the streams that it owned.
+        let _ = self.shared.mesh[core].send(message).await;
+    }
+
+    fn forget_page(&self, stream: Ulid, abort: &Rc<Notify>) {
+        let mut pages = self.pages.borrow_mut();
+        if let Some(running) = pages.get_mut(&stream) {
+            running.retain(|other| !Rc::ptr_eq(other, abort));
+            if running.is_empty() {
+                pages.remove(&stream);
+            }
+        }
+    }
+
+    fn abort_pages(&self, stream: Ulid) {
+        if let Some(running) = self.pages.borrow().get(&stream) {
+            running.iter().for_each(|abort| abort.notify());
+        }
+    }
+
+    /// Ends the pages of a stream on every core; its flag is raised already.
+    pub(super) fn abort_everywhere(self: &Rc<Self>, stream: Ulid) {
+        self.abort_pages(stream);
+        for core in (0..self.shared.mesh.len()).filter(|core| *core != self.index) {
+            self.post_soon(core, Message::Abort { stream });
+        }
+    }
+
+    /// Sends now where there is room, else from a task of its own.
+    pub(super) fn post_soon(self: &Rc<Self>, core: usize, message: Message) {
+        if let Err(SendError::Full(message)) = self.shared.mesh[core].try_send(message) {
+            let node = Rc::clone(self);
+            drop(uring::spawn(async move { node.post(core, message).await }));
+        }
+    }
+
+    /// Hands a page to the lane and waits for its answer.
+    pub async fn extract(&self, job: impl FnOnce(usize, Sender<Message>) -> LaneJob) -> LaneReply {
+        let place = self.lane_places.acquire().await;
+        let number = self.next_ticket.replace(self.next_ticket.get().wrapping_add(1));
+        let slot = Rc::<Slot<LaneReply>>::default();
+        let ticket = Ticket { slot: Rc::clone(&slot), _place: place };
+        self.tickets.borrow_mut().insert(number, ticket);
+        let job = job(number, self.shared.mesh[self.index].clone());
+        if let Err(refused) = self.lane.try_submit(job) {
+            // The places are as many as the queue is long, so only a lane that has ended refuses.
+            self.tickets.borrow_mut().remove(&number);
+            return refused.into_inner().refuse();
+        }
+        let reply = slot.take().await;
+        self.traps.set(self.traps.get() + u64::from(reply.outcome.is_err()));
+        reply
+    }
+
+    /// Registers a reader on this core; it is woken through `notify`.
+    pub fn watch(&self, notify: &Rc<Notify>) -> Watcher {
+        let mut watchers = self.watchers.borrow_mut();
+        let free = watchers.iter().position(Option::is_none);
+        let token = free.unwrap_or_else(|| {
+            watchers.push(None);
+            watchers.len() - 1
+        });
+        watchers[token] = Some(Rc::clone(notify));
+        Watcher { core: self.index, token }
+    }
+
+    /// Forgets a reader of this core.
+    pub fn unwatch(&self, watcher: Watcher) {
+        if let Some(slot) = self.watchers.borrow_mut().get_mut(watcher.token) {
+            *slot = None;
+        }
+    }
+
+    fn wake_here(&self, token: usize) {
+        if let Some(Some(notify)) = self.watchers.borrow().get(token) {
+            notify.notify();
+        }
+    }
+
+    /// Wakes readers, on whichever core they are.
+    pub(super) fn wake(self: &Rc<Self>, watchers: &[Watcher]) {
+        for watcher in watchers {
+            if watcher.core == self.index {
+                self.wake_here(watcher.token);
+            } else {
+                self.post_soon(watcher.core, Message::Wake { token: watcher.token });
+            }
+        }
+    }
+
+    /// Tells a stream's owner that its readers have come, gone or caught up.
+    pub fn look_at(self: &Rc<Self>, owner: usize, stream: Ulid) {
+        if owner == self.index {
+            self.look(stream);
+        } else {
+            self.post_soon(owner, Message::Look { stream });
+        }
+    }
+
+    fn look(self: &Rc<Self>, stream: Ulid) {
+        match self.live(stream) {
+            Some(live) => live.pump(self),
+            None => self.expire_when_unread(stream),
+        }
+    }
+
+    pub(super) fn live(&self, stream: Ulid) -> Option<Rc<Live>> {
+        self.live.borrow().get(&stream).cloned()
+    }
+
+    pub(super) fn adopt(&self, live: &Rc<Live>) {
+        self.shared.registry.insert(Arc::clone(&live.stream));
+        self.live.borrow_mut().insert(live.stream.id, Rc::clone(live));
+    }
+
+    /// A stream of this core is over: it can be read until its resume window ends.
+    pub(super) fn retire(&self, live: &Live) {
+        let id = live.stream.id;
+        self.live.borrow_mut().remove(&id);
+        self.idle.notify();
+        self.finished.borrow_mut().insert((Instant::now() + live.resume_window, id));
+    }
+
+    /// Forgets a finished stream at once where its window is over and nobody reads it.
+    fn expire_when_unread(&self, id: Ulid) {
+        let now = Instant::now();
+        let finished = self.finished.borrow();
+        let mut over = finished.iter().take_while(|(until, _)| *until <= now);
+        let entry = over.find(|(_, other)| *other == id).copied();
+        drop(finished);
+        if let Some(entry) = entry {
+            self.expire(entry);
+        }
+    }
+
+    fn expire(&self, entry: (Instant, Ulid)) {
+        let stream = self.shared.registry.find(entry.1);
+        if stream.is_none_or(|stream| stream.with_log(|log| log.readers()) == 0) {
+            self.finished.borrow_mut().remove(&entry);
+            self.shared.registry.remove(entry.1);
+        }
+    }
+
+    fn forget_oldest(&self) {
+        let oldest: Vec<_> = self.finished.borrow().iter().take(64).copied().collect();
+        oldest.into_iter().for_each(|entry| self.expire(entry));
+    }
+
+    async fn sweep(&self) {
+        loop {
+            uring::time::sleep(SWEEP_EVERY).await;
+            let now = Instant::now();
+            while self.observe.tick(now) {
+                uring::yield_now().await;
+            }
+            let over: Vec<_> = self
+                .finished
+                .borrow()
+                .iter()
+                .take_while(|(until, _)| *until <= now)
+                .copied()
+                .collect();
+            over.into_iter().for_each(|entry| self.expire(entry));
+        }
+    }
+
+    pub(super) fn with_scratch<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.reserve(SCRATCH_BYTES / 4);
+        write(&mut scratch)
+    }
+}

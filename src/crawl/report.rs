@@ -1,0 +1,134 @@
+//! What the cores have to tell: metrics, latencies, health.
+
+use super::mesh::{Message, ReportTo};
+use super::node::Node;
+use crate::config::SETTINGS;
+use crate::observe::exposition::{self, Format, Scrape};
+use crate::observe::hist::Scope;
+use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, Mailbox};
+use crate::observe::process::Process;
+use crate::observe::snapshot::Snapshot;
+use crate::proto::json;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long a scrape waits for a core; one that is busier than that is left out.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// This core's report.
+pub(super) async fn core(node: &Node, scope: Scope) -> CoreSnapshot {
+    let mut copy = node.observe.copy_latency(scope, Instant::now());
+    while node.observe.copy_step(&mut copy) {
+        uring::yield_now().await;
+    }
+    let arena = uring::arena::stats().classes.map(|class| ArenaClass {
+        buffer_bytes: class.class as u64,
+        in_use: class.in_use as u64,
+        high_water: class.high_water as u64,
+        capacity: (class.in_use + class.free) as u64,
+    });
+    let lane = node.lane_stats();
+    CoreSnapshot {
+        core: node.index,
+        counters: node.observe.counters(),
+        latency: copy.finish(),
+        arena: arena.to_vec(),
+        mailboxes: vec![Mailbox {
+            name: "core",
+            depth: node.shared.mesh[node.index].len() as u64,
+            capacity: super::mesh::LETTERS_MAX as u64,
+            refused: 0,
+        }],
+        lane: Some(LaneStats {
+            depth: lane.queued as u64,
+            capacity: node.shared.config.extract_queue_max as u64,
+            jobs: lane.done,
+            busy: lane.busy,
+            panics: lane.panicked,
+            traps: node.traps(),
+        }),
+        event_loop: None,
+    }
+}
+
+/// Every core's report.
+async fn all(node: &Rc<Node>, scope: Scope) -> Vec<CoreSnapshot> {
+    let others = node.shared.mesh.len() - 1;
+    let (to, mut from) = uring::mailbox::channel(others.max(1));
+    for at in (0..node.shared.mesh.len()).filter(|at| *at != node.index) {
+        node.post_soon(at, Message::Report { scope, to: ReportTo::Core(to.clone()) });
+    }
+    let mut reports = vec![core(node, scope).await];
+    let until = Instant::now() + PATIENCE;
+    while reports.len() <= others
+        && let Ok(Some(report)) = uring::time::timeout_at(until, from.recv()).await
+    {
+        reports.push(*report);
+    }
+    reports.sort_by_key(|report| report.core);
+    reports
+}
+
+/// `GET /latency`: all cores' times together.
+pub async fn latency(node: &Rc<Node>, scope: Scope) -> Snapshot {
+    merge(all(node, scope).await)
+}
+
+/// Adds the cores' times up.
+#[must_use]
+pub fn merge(reports: Vec<CoreSnapshot>) -> Snapshot {
+    let mut reports = reports.into_iter().map(|report| report.latency);
+    let mut sum = reports.next().expect("a server has a core");
+    reports.for_each(|report| sum.merge(report));
+    sum
+}
+
+/// `GET /metrics`.
+pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
+    let cores = all(node, Scope::default()).await;
+    let config = &node.shared.config;
+    let number = |name: &'static str| Some((name, config.show(name)?.parse().ok()?));
+    let limits = SETTINGS.iter().filter(|setting| setting.bounds.is_some());
+    let scrape = Scrape {
+        cores,
+        process: Process::read(),
+        started: node.shared.started,
+        build: vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
+        limits: limits.filter_map(|setting| number(setting.name)).collect(),
+    };
+    exposition::render(scrape, format)
+}
+
+/// `GET /healthz`: a status, and every part with its state.
+#[must_use]
+pub fn health(node: &Node) -> (u16, Bytes) {
+    let ready = node.readiness();
+    let shared = &node.shared;
+    let mut out = BytesMut::with_capacity(512);
+    out.put_slice(b"{\"status\":");
+    json::string(&mut out, if ready.is_ok() { "ok" } else { "unavailable" });
+    out.put_slice(b",\"version\":");
+    json::string(&mut out, env!("CARGO_PKG_VERSION"));
+    out.put_slice(b",\"extractor\":");
+    let extractor = match shared.extractor.get() {
+        Some(Some(_)) => "ready",
+        Some(None) => "failed",
+        None => "loading",
+    };
+    json::string(&mut out, extractor);
+    out.put_slice(b",\"draining\":");
+    json::boolean(&mut out, node.draining());
+    for (name, value) in [
+        (&b",\"cores\":"[..], shared.mesh.len()),
+        (b",\"connections\":", shared.connections.load(Ordering::Relaxed)),
+        (b",\"streams_running\":", shared.totals.running.load(Ordering::Relaxed)),
+        (b",\"stream_bytes\":", shared.totals.bytes.load(Ordering::Relaxed)),
+    ] {
+        out.put_slice(name);
+        json::integer(&mut out, value as u64);
+    }
+    out.put_slice(b"}\n");
+    (if ready.is_ok() { 200 } else { 503 }, out.freeze())
+}

@@ -1,0 +1,222 @@
+//! Connections: resolve, ask the guard, connect to what it approved, TLS, or take one from the
+//! pool.
+
+use crate::error::{PageCode, PageError, Stage};
+use crate::fetch::egress::{CheckedAddr, Refusal};
+use crate::fetch::target::{Origin, Scheme, Target};
+use crate::fetch::tls::{TlsError, TlsStream};
+use crate::fetch::track::Track;
+use crate::fetch::{Fetcher, count};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uring::net::{PeerState, TcpStream};
+use uring::time::{sleep_until, timeout};
+
+/// Bytes per read of a plain connection.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What carries HTTP.
+pub(crate) enum Transport {
+    Plain(TcpStream),
+    Tls(TlsStream),
+}
+
+/// A connection to an address that the guard has approved.
+pub(crate) struct Connection {
+    transport: Transport,
+    addr: CheckedAddr,
+    /// It has carried an exchange before.
+    pub(crate) reused: bool,
+}
+
+impl Connection {
+    /// Sends all of `bytes`.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+        match &mut self.transport {
+            Transport::Plain(tcp) => {
+                tcp.write_all(bytes::Bytes::copy_from_slice(bytes)).await?;
+                Ok(())
+            }
+            Transport::Tls(tls) => tls.write_all(bytes).await,
+        }
+    }
+
+    /// Appends what arrives to `inbox`; 0 at the end. A read that is dropped may have taken bytes
+    /// off the socket, so whoever drops it drops the connection.
+    pub(crate) async fn read(&mut self, inbox: &mut Vec<u8>) -> Result<usize, TlsError> {
+        match &mut self.transport {
+            Transport::Plain(tcp) => {
+                let (outcome, buf) = tcp.read(uring::arena::alloc(READ_BYTES)).await;
+                let received = outcome?;
+                inbox.extend_from_slice(&buf);
+                Ok(received)
+            }
+            Transport::Tls(tls) => tls.read(inbox).await,
+        }
+    }
+
+    /// Whether an idle connection can take a request: open, and nothing has come unasked. TLS may
+    /// have sent tickets, so there only the end counts.
+    fn usable(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(tcp) => tcp.peer_state() == PeerState::Quiet,
+            Transport::Tls(tls) => !tls.tcp().is_closed(),
+        }
+    }
+}
+
+impl Fetcher {
+    /// The approved addresses of a target, in the order in which to try them.
+    pub(crate) async fn approved(
+        &self,
+        target: &Target,
+        track: &Track<'_>,
+    ) -> Result<Vec<CheckedAddr>, PageError> {
+        track.enter(Stage::Dns);
+        let (host, port) = (target.host(), target.origin().port);
+        let egress = &self.shared.egress;
+        egress.check_name(host, port).map_err(|refusal| self.refuse(refusal))?;
+        let addresses: Rc<[IpAddr]> = match target.ip() {
+            Some(ip) => Rc::from([ip]),
+            None => {
+                let resolved = timeout(self.shared.config.dns_timeout, self.resolver.resolve(host));
+                let failed = |reason: &str| {
+                    let message = format!("{host}: {reason}");
+                    PageError::new(PageCode::DnsFailed, Stage::Dns, message)
+                };
+                match resolved.await {
+                    Ok(outcome) => outcome.map_err(|reason| failed(&reason))?,
+                    Err(_) => return Err(failed("the name was not resolved in time")),
+                }
+            }
+        };
+        let mut refused = None;
+        let mut approved = Vec::with_capacity(addresses.len());
+        for &ip in addresses.iter() {
+            match egress.check(host, SocketAddr::new(ip, port)) {
+                Ok(addr) => approved.push(addr),
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        match refused {
+            Some(refusal) if approved.is_empty() => Err(self.refuse(refusal)),
+            _ => Ok(approved),
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> PageError {
+        count(&self.stats.refused, 1);
+        refusal.into()
+    }
+
+    /// A pooled connection that is still good, if there is one.
+    pub(crate) fn checkout(&self, origin: &Origin, approved: &[CheckedAddr]) -> Option<Connection> {
+        loop {
+            let conn = self.pool.borrow_mut().take(origin, approved, Instant::now())?;
+            if conn.usable() {
+                count(&self.stats.reused, 1);
+                return Some(conn);
+            }
+            count(&self.stats.found_closed, 1);
+        }
+    }
+
+    /// Opens a connection to the first address that takes one.
+    pub(crate) async fn open(
+        &self,
+        target: &Target,
+        approved: &[CheckedAddr],
+        track: &Track<'_>,
+    ) -> Result<Connection, PageError> {
+        track.enter(Stage::Connect);
+        let (tcp, addr) = self.connect(approved).await?;
+        count(&self.stats.opened, 1);
+        let transport = match target.origin().scheme {
+            Scheme::Http => Transport::Plain(tcp),
+            Scheme::Https => {
+                track.enter(Stage::Tls);
+                let config = Arc::clone(&self.shared.tls);
+                let handshake = TlsStream::connect(tcp, config, target.host());
+                match timeout(self.shared.config.tls_timeout, Box::pin(handshake)).await {
+                    Ok(Ok(tls)) => Transport::Tls(tls),
+                    Ok(Err(error)) => {
+                        let reason = error.reason();
+                        return Err(PageError::new(PageCode::TlsFailed, Stage::Tls, reason));
+                    }
+                    Err(_) => {
+                        let message = "the TLS handshake took too long";
+                        return Err(PageError::new(PageCode::ConnectTimeout, Stage::Tls, message));
+                    }
+                }
+            }
+        };
+        Ok(Connection { transport, addr, reused: false })
+    }
+
+    /// Tries the addresses in order, each with its share of the time that is left.
+    async fn connect(
+        &self,
+        approved: &[CheckedAddr],
+    ) -> Result<(TcpStream, CheckedAddr), PageError> {
+        let end = Instant::now() + self.shared.config.connect_timeout;
+        let mut error =
+            PageError::new(PageCode::DnsFailed, Stage::Dns, "the name has no addresses");
+        for (tried, &addr) in approved.iter().enumerate() {
+            let left = end.saturating_duration_since(Instant::now());
+            let addresses_left = u32::try_from(approved.len() - tried).unwrap_or(u32::MAX);
+            match timeout(left / addresses_left, TcpStream::connect(addr.addr())).await {
+                Ok(Ok(tcp)) => {
+                    // Without it a small request could wait for an acknowledgement.
+                    let _ = tcp.set_nodelay(true);
+                    return Ok((tcp, addr));
+                }
+                Ok(Err(cause)) => {
+                    let message = format!("no connection: {}", describe(&cause));
+                    error = PageError::new(PageCode::ConnectFailed, Stage::Connect, message);
+                }
+                Err(_) => {
+                    let message = "the origin did not accept the connection in time";
+                    error = PageError::new(PageCode::ConnectTimeout, Stage::Connect, message);
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// Puts a connection whose exchange is over, with nothing unread, into the pool.
+    pub(crate) fn recycle(&self, origin: &Origin, mut conn: Connection) {
+        conn.reused = true;
+        self.pool.borrow_mut().put(origin, conn.addr, conn, Instant::now());
+        if self.sweeping.replace(true) {
+            return;
+        }
+        // Closes what stays idle; ends with the pool, or when it is empty.
+        let (pool, sweeping) = (Rc::downgrade(&self.pool), Rc::clone(&self.sweeping));
+        let pace = self.shared.config.pool.idle / 4;
+        drop(uring::spawn(async move {
+            loop {
+                let Some(pool) = pool.upgrade() else { return };
+                let next = pool.borrow_mut().handle_timeout(Instant::now());
+                drop(pool);
+                let Some(next) = next else { break };
+                sleep_until(next.max(Instant::now() + pace.max(Duration::from_millis(10)))).await;
+            }
+            sweeping.set(false);
+        }));
+    }
+}
+
+/// What a connection's error means, without numbers and addresses.
+pub(crate) fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "the origin refuses connections on that port".to_owned()
+        }
+        io::ErrorKind::ConnectionReset => "the origin reset the connection".to_owned(),
+        io::ErrorKind::UnexpectedEof => "the origin cut the connection".to_owned(),
+        kind => kind.to_string(),
+    }
+}

@@ -1,0 +1,314 @@
+//! Outbound: one URL to one decoded body, over connections that the egress guard has approved.
+//!
+//! ```text
+//! Target::parse → resolve → egress::check → pool | connect → tls → request → head
+//!      ↑                                                                      │
+//!      └────────────── redirect: the same door for every hop ────────────────┤
+//!                                                                            body → decode
+//! ```
+//! The policies are without IO and stand alone: [`target`] (which URLs), [`egress`] with
+//! [`special`] (which addresses), [`redirect`], [`decode`], [`sniff`] (which bodies), [`pool`].
+//! [`resolve`] is a core's end of the control thread's resolver. What moves bytes is thin:
+//! `connect`, `tls`, `exchange`.
+//!
+//! Every stage has its own deadline and its own time; what runs out of it is `dns_failed`,
+//! `connect_timeout` (TCP and TLS), `read_timeout` (head and body); the whole fetch's is
+//! `url_timeout`. Dropping a fetch's future ends all that it started. Nothing is retried but one
+//! thing: a `GET` on a pooled connection that turns out to be closed, once, on a fresh one.
+
+mod connect;
+pub mod decode;
+pub mod egress;
+mod exchange;
+pub mod field;
+pub mod pool;
+pub mod redirect;
+pub mod resolve;
+pub mod sniff;
+pub mod special;
+pub mod target;
+pub mod tls;
+mod track;
+
+use crate::error::{PageCode, PageError, Stage};
+use crate::timings::Timings;
+use connect::Connection;
+use egress::{DEFAULT_PORTS, Egress, RuleError};
+use pool::{Pool, PoolLimits};
+use redirect::Redirects;
+use resolve::Resolver;
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use target::Target;
+use tls::TlsRoots;
+use track::Track;
+
+/// Settings of all fetches.
+#[derive(Debug, Clone)]
+pub struct FetchConfig {
+    /// Rules for destinations that would be refused; see [`Egress::new`]. Default: none.
+    pub egress_allow: Vec<String>,
+    /// Rules for destinations that are refused whatever else is said. Default: none.
+    pub egress_deny: Vec<String>,
+    /// Ports that may be dialled. Default: 80, 443, 8080, 8443.
+    pub egress_ports: Vec<u16>,
+    /// Which authorities are trusted. Default: the built-in list.
+    pub tls_roots: TlsRoots,
+    /// PEM files with further authorities. Default: none.
+    pub tls_ca_files: Vec<PathBuf>,
+    /// Whether redirects from https to http are followed. Default: no.
+    pub redirect_downgrade: bool,
+    /// `User-Agent` where the request gives none. Default: `Forebay/` and the version.
+    pub user_agent: String,
+    /// `Accept-Language`, if one is to be sent. Default: none.
+    pub accept_language: Option<String>,
+    /// Time for a look-up. Default: 5 s.
+    pub dns_timeout: Duration,
+    /// Time for a TCP connection, all addresses together. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// Time for a TLS handshake. Default: 5 s.
+    pub tls_timeout: Duration,
+    /// Time from the request to the end of the response's head. Default: 15 s.
+    pub ttfb_timeout: Duration,
+    /// Time without a byte of the body. Default: 10 s.
+    pub body_idle_timeout: Duration,
+    /// Idle connections of one core. Default: 8 per origin, 256 in all, for 30 s.
+    pub pool: PoolLimits,
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self {
+            egress_allow: Vec::new(),
+            egress_deny: Vec::new(),
+            egress_ports: DEFAULT_PORTS.to_vec(),
+            tls_roots: TlsRoots::default(),
+            tls_ca_files: Vec::new(),
+            redirect_downgrade: false,
+            user_agent: concat!("Forebay/", env!("CARGO_PKG_VERSION")).to_owned(),
+            accept_language: None,
+            dns_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            tls_timeout: Duration::from_secs(5),
+            ttfb_timeout: Duration::from_secs(15),
+            body_idle_timeout: Duration::from_secs(10),
+            pool: PoolLimits { per_origin: 8, total: 256, idle: Duration::from_secs(30) },
+        }
+    }
+}
+
+/// Settings that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchConfigError {
+    /// A rule of the egress guard.
+    #[error(transparent)]
+    Egress(#[from] RuleError),
+    /// A file of certificate authorities.
+    #[error("CA file {}: {reason}", file.display())]
+    CaFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The TLS library refuses the settings.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// `user_agent` or `accept_language` cannot stand in a header field.
+    #[error("{0}: {1}")]
+    Field(&'static str, field::FieldError),
+}
+
+/// Checked settings, made once and shared by every core.
+#[derive(Debug)]
+pub struct FetchShared {
+    config: FetchConfig,
+    egress: Egress,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl FetchShared {
+    /// Checks the settings: reads the rules and the CA files.
+    ///
+    /// # Errors
+    /// The first setting that cannot work.
+    pub fn new(config: FetchConfig) -> Result<Arc<Self>, FetchConfigError> {
+        let egress = Egress::new(&config.egress_allow, &config.egress_deny, &config.egress_ports)?;
+        let tls = tls::client_config(config.tls_roots, &config.tls_ca_files)?;
+        field::check("user-agent", &config.user_agent)
+            .map_err(|error| FetchConfigError::Field("user_agent", error))?;
+        if let Some(language) = &config.accept_language {
+            field::check("accept-language", language)
+                .map_err(|error| FetchConfigError::Field("accept_language", error))?;
+        }
+        Ok(Arc::new(Self { config, egress, tls }))
+    }
+}
+
+/// One URL to fetch.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchRequest<'a> {
+    /// The URL, one that [`Target::parse`] takes.
+    pub url: &'a str,
+    /// When the fetch must be over, whatever its stages' own deadlines: `url_timeout`.
+    pub deadline: Instant,
+    /// Bytes of the body, decoded.
+    pub max_body_bytes: u64,
+    /// Redirects that are followed; see [`redirect`].
+    pub redirects: u32,
+    /// `User-Agent` instead of the configured one.
+    pub user_agent: Option<&'a str>,
+    /// Further fields, each one that [`field::check`] takes. They replace fields of the same name
+    /// that would be sent anyway.
+    pub headers: &'a [(String, String)],
+}
+
+/// A fetched page.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The URL that answered, normalised, after all redirects.
+    pub final_url: String,
+    /// The origin's status, whatever it is.
+    pub status: u16,
+    /// `type/subtype` in lower case: the origin's, or what the first bytes show if it sent none.
+    pub content_type: String,
+    /// The `charset` parameter of its `Content-Type`, as written.
+    pub charset: Option<String>,
+    /// The body without content codings, in its own charset. Empty for an answer other than 2xx
+    /// whose type is no page's.
+    pub body: Vec<u8>,
+    /// Bytes of HTTP received, over all hops: heads, framing and encoded bodies, without TLS's own.
+    pub wire_bytes: u64,
+    /// Time in [`Stage::Dns`] to [`Stage::Body`], summed over all hops.
+    pub timings: Timings,
+    /// Redirects followed.
+    pub redirects: usize,
+    /// `ETag`, for revalidation (RFC 9110 §8.8.3).
+    pub etag: Option<String>,
+    /// `Last-Modified` (RFC 9110 §8.8.2).
+    pub last_modified: Option<String>,
+    /// `Retry-After` (RFC 9110 §10.2.3).
+    pub retry_after: Option<String>,
+}
+
+/// Why there is no page, and how far it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchFailure {
+    /// Code, stage and sentence.
+    pub error: PageError,
+    /// The last status that an origin answered; 0 if none did.
+    pub status: u16,
+    /// The URL of the hop that failed.
+    pub final_url: String,
+    /// As [`Fetched::wire_bytes`].
+    pub wire_bytes: u64,
+    /// As [`Fetched::timings`].
+    pub timings: Timings,
+}
+
+/// Counts since the core started; read on the core.
+#[derive(Debug, Default)]
+pub struct FetchStats {
+    /// Fetches that ended with a page.
+    pub fetched: Cell<u64>,
+    /// Fetches that ended with an error.
+    pub failed: Cell<u64>,
+    /// Fetches whose future was dropped.
+    pub dropped: Cell<u64>,
+    /// Connections opened.
+    pub opened: Cell<u64>,
+    /// Exchanges on a pooled connection.
+    pub reused: Cell<u64>,
+    /// Pooled connections found closed before they were used.
+    pub found_closed: Cell<u64>,
+    /// Exchanges made again because a pooled connection was closed under them.
+    pub retried: Cell<u64>,
+    /// Redirects followed.
+    pub redirects: Cell<u64>,
+    /// Destinations that the guard refused.
+    pub refused: Cell<u64>,
+    /// Bytes of HTTP received.
+    pub wire_bytes: Cell<u64>,
+    /// Bytes of bodies after decoding.
+    pub body_bytes: Cell<u64>,
+}
+
+pub(crate) fn count(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get() + more);
+}
+
+/// Fetches for one core.
+pub struct Fetcher {
+    shared: Arc<FetchShared>,
+    resolver: Resolver,
+    pool: Rc<RefCell<Pool<Connection>>>,
+    sweeping: Rc<Cell<bool>>,
+    stats: FetchStats,
+}
+
+impl Fetcher {
+    /// A fetcher with an empty pool, for the core that calls it.
+    #[must_use]
+    pub fn new(shared: Arc<FetchShared>, resolver: Resolver) -> Rc<Self> {
+        let pool = Rc::new(RefCell::new(Pool::new(shared.config.pool)));
+        let (sweeping, stats) = (Rc::default(), FetchStats::default());
+        Rc::new(Self { shared, resolver, pool, sweeping, stats })
+    }
+
+    /// Fetches a page. Dropping the future closes its connection.
+    ///
+    /// # Errors
+    /// [`FetchFailure`]; an origin's 4xx or 5xx is none.
+    pub async fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchFailure> {
+        let track = Track::new(request.url, &self.stats);
+        let run = Box::pin(self.run(request, &track));
+        let outcome = match uring::time::timeout_at(request.deadline, run).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let message = "the page took longer than the time given to it";
+                Err(PageError::new(PageCode::UrlTimeout, track.stage(), message))
+            }
+        };
+        track.finish(outcome)
+    }
+
+    /// Counts since the core started.
+    #[must_use]
+    pub const fn stats(&self) -> &FetchStats {
+        &self.stats
+    }
+
+    /// Idle connections in the pool.
+    #[must_use]
+    pub fn idle_connections(&self) -> usize {
+        self.pool.borrow().len()
+    }
+
+    /// Closes all idle connections: the server drains.
+    pub fn close_idle(&self) {
+        self.pool.borrow_mut().clear();
+    }
+
+    async fn run(
+        &self,
+        request: &FetchRequest<'_>,
+        track: &Track<'_>,
+    ) -> Result<Fetched, PageError> {
+        let mut target = Target::parse(request.url).map_err(|error| {
+            PageError::new(PageCode::BlockedEgress, Stage::Dns, error.to_string())
+        })?;
+        let downgrade = self.shared.config.redirect_downgrade;
+        let mut redirects = Redirects::new(&target, request.redirects, downgrade);
+        loop {
+            track.start_hop(&target);
+            match self.hop(request, &target, &mut redirects, track).await? {
+                exchange::Hop::Answer(fetched) => return Ok(*fetched),
+                exchange::Hop::Redirect(next) => target = *next,
+            }
+            count(&self.stats.redirects, 1);
+        }
+    }
+}

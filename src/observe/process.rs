@@ -1,0 +1,86 @@
+//! What the kernel says about this process (`/proc/self`, proc(5)).
+//!
+//! Reading takes some 100 µs and is blocking: from the control thread, not from a loop.
+
+use std::fs;
+use std::time::Duration;
+
+/// Clock ticks a second in `/proc/self/stat`: fixed for user space on Linux (`USER_HZ`).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Figures of this process; `None` where `/proc` can't be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Process {
+    /// CPU time of all threads, user and system.
+    pub cpu: Option<Duration>,
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+    /// Address space, most of it reserved by the sandbox and never touched.
+    pub virtual_bytes: Option<u64>,
+    /// Open descriptors.
+    pub fds: Option<u64>,
+    /// Descriptors that may be open.
+    pub fds_max: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+}
+
+impl Process {
+    /// Reads them now.
+    #[must_use]
+    pub fn read() -> Self {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let fds = fs::read_dir("/proc/self/fd").ok();
+        Self {
+            cpu: cpu(&stat),
+            resident_bytes: kib(&status, "VmRSS:"),
+            virtual_bytes: kib(&status, "VmSize:"),
+            // The listing itself has a descriptor open.
+            fds: fds.map(|fds| (fds.count() as u64).saturating_sub(1)),
+            fds_max: field(&limits, "Max open files"),
+            threads: field(&status, "Threads:"),
+        }
+    }
+}
+
+fn cpu(stat: &str) -> Option<Duration> {
+    // The second field is the program's name, which may hold blanks and parentheses.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn kib(status: &str, name: &str) -> Option<u64> {
+    field(status, name)?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found() {
+        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0";
+        assert_eq!(cpu(stat), Some(Duration::from_secs(2)));
+        assert_eq!(kib("Name:\tx\nVmRSS:\t  12 kB\n", "VmRSS:"), Some(12 * 1024));
+        let limits = "Max open files            1024                 524288               files";
+        assert_eq!(field(limits, "Max open files"), Some(1024));
+        assert_eq!(cpu(""), None);
+    }
+
+    #[test]
+    fn this_process_has_all_of_them() {
+        let process = Process::read();
+        assert!(process.resident_bytes.is_some_and(|bytes| bytes > 100_000));
+        assert!(process.fds.is_some_and(|fds| fds > 0));
+        assert!(process.cpu.is_some() && process.threads.is_some() && process.fds_max.is_some());
+    }
+}

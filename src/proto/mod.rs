@@ -1,0 +1,10 @@
+//! Sans-IO codecs: bytes in, events out; no clock, no socket.
+
+pub mod chunked;
+pub mod events;
+pub mod h1;
+pub mod json;
+pub mod ndjson;
+pub mod sse;
+pub mod timestamp;
+pub mod ws;

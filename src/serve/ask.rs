@@ -1,0 +1,138 @@
+//! What of a request matters to us, taken out of its head, so that the head's bytes can go.
+
+use super::route::Route;
+use crate::error::{ApiCode, ApiError};
+use crate::observe::request_id::RequestId;
+use crate::observe::series::Endpoint;
+use crate::proto::h1::{Framing, Method, Request, TargetForm, list_members};
+
+/// What a request's body claims to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyType {
+    /// `application/json`, or any `+json`.
+    Json,
+    /// `text/html`, or XHTML.
+    Html,
+    /// No `Content-Type` at all.
+    Missing,
+    /// Something else.
+    Other,
+}
+
+/// A request, as far as we look at it. No allocation unless it has a query or a charset.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The resource, where there is one.
+    pub route: Option<Route>,
+    /// The method.
+    pub method: Method,
+    /// `OPTIONS *`: about the server, not a resource.
+    pub asterisk: bool,
+    /// The client's own id for the request, where it sent a valid one.
+    pub request_id: Option<RequestId>,
+    /// Whether the head says how long the body is, or that it comes in chunks.
+    pub has_length: bool,
+    /// What the body claims to be.
+    pub body_type: BodyType,
+    /// The charset that the body claims to have.
+    pub charset: Option<String>,
+    /// What stands behind the `?`.
+    pub query: Option<String>,
+    /// Whether the client asks for Server-Sent Events.
+    pub wants_sse: bool,
+    /// Whether the client asks for OpenMetrics.
+    pub wants_openmetrics: bool,
+}
+
+impl Ask {
+    /// Looks at a request.
+    #[must_use]
+    pub fn of(request: &Request<'_>) -> Self {
+        let asterisk = request.target_form() == TargetForm::Asterisk;
+        let (body_type, charset) = match request.field("content-type") {
+            Some(value) => body_type(value),
+            None => (BodyType::Missing, None),
+        };
+        Self {
+            route: if asterisk { None } else { Route::find(request.path()) },
+            method: request.method(),
+            asterisk,
+            request_id: request.field("x-request-id").and_then(RequestId::from_field),
+            has_length: request.framing() != Framing::None,
+            body_type,
+            charset,
+            query: request.query().map(str::to_owned),
+            wants_sse: accepts(request, "text/event-stream"),
+            wants_openmetrics: accepts(request, "application/openmetrics-text"),
+        }
+    }
+
+    /// What the request's times count as.
+    #[must_use]
+    pub const fn endpoint(&self) -> Endpoint {
+        match self.route {
+            Some(Route::Livez) => Endpoint::Livez,
+            Some(Route::Readyz | Route::Healthz) => Endpoint::Health,
+            Some(Route::Metrics | Route::Latency) => Endpoint::Metrics,
+            Some(Route::Extract) => Endpoint::Extract,
+            Some(Route::Crawl) => Endpoint::Crawl,
+            Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
+            Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
+            None => Endpoint::Other,
+        }
+    }
+
+    /// Refuses every query parameter but one.
+    ///
+    /// # Errors
+    /// `unknown_field`, with the parameter's name.
+    pub fn only_parameter(&self, known: &str) -> Result<(), ApiError> {
+        let query = self.query.as_deref().unwrap_or_default();
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        match pairs.find(|(name, _)| name != known) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let name: String = name.chars().take(64).collect();
+                let message = format!("unknown query parameter {name}");
+                Err(ApiError::new(ApiCode::UnknownField, message).field(name, known))
+            }
+        }
+    }
+
+    /// The first value of a query parameter, decoded.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let query = self.query.as_deref()?;
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+}
+
+/// Reads a media type with its charset (RFC 9110 §8.3.1).
+fn body_type(value: &[u8]) -> (BodyType, Option<String>) {
+    let text = String::from_utf8_lossy(value);
+    let mut parts = text.split(';');
+    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.to_owned())
+    });
+    let body_type = match essence.as_str() {
+        "application/json" => BodyType::Json,
+        "text/html" | "application/xhtml+xml" => BodyType::Html,
+        other if other.ends_with("+json") => BodyType::Json,
+        _ => BodyType::Other,
+    };
+    (body_type, charset)
+}
+
+/// Whether `Accept` names a media type with a weight above zero (RFC 9110 §12.5.1).
+fn accepts(request: &Request<'_>, wanted: &str) -> bool {
+    request.fields().all("accept").flat_map(list_members).any(|member| {
+        let text = String::from_utf8_lossy(member).to_ascii_lowercase();
+        let mut parts = text.split(';').map(str::trim);
+        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
+        parts.next() == Some(wanted) && !parts.any(refused)
+    })
+}

@@ -1,0 +1,377 @@
+//! One client connection: reads requests, hands them to their handlers, writes what they answer.
+//!
+//! The rules of HTTP live in [`h1::Connection`]; here are the socket, the buffer and the clock. An
+//! idle connection holds no buffer: it waits for readability.
+
+use super::ask::Ask;
+use super::reply::{Head, Reply};
+use crate::crawl::node::Node;
+use crate::error::ApiError;
+use crate::local::Notify;
+use crate::observe::metrics::{Counter, StatusClass};
+use crate::observe::request_id::RequestId;
+use crate::observe::series::{Endpoint, Key, Measure};
+use crate::proto::h1::{
+    self, Answer, AnswerBody, Connection, Event, Refusal, State, Timeouts, WantBodyError,
+};
+use crate::proto::timestamp::imf_fixdate;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+use uring::arena::{self, Buf};
+use uring::net::TcpStream;
+use uring::{Either, Gather};
+
+/// Bytes asked of a socket at a time.
+const READ_BYTES: usize = 16 * 1024;
+/// Room for the head of any answer of ours.
+const HEAD_BYTES: usize = 1024;
+/// How long a client may take to close after the last answer (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// One client connection and the exchange in progress on it.
+pub struct Conn {
+    pub(super) node: Rc<Node>,
+    pub(super) socket: TcpStream,
+    h1: Connection,
+    /// Bytes that have come and are not done with; none are held while there are none.
+    inbox: Option<Buf>,
+    pub(super) out: Gather,
+    /// When the request in progress could first be known of: the accept, or readability.
+    pub(super) since: Instant,
+    pub(super) request_id: Option<RequestId>,
+    /// What the exchange's times and outcome count as.
+    pub(super) endpoint: Endpoint,
+    status: u16,
+    /// Requests read so far.
+    requests: u64,
+}
+
+/// The connection is over; nothing more can be said on it.
+#[derive(Debug)]
+pub struct Gone;
+
+impl From<io::Error> for Gone {
+    fn from(_: io::Error) -> Self {
+        Self
+    }
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(node: Rc<Node>, socket: TcpStream) -> Self {
+        let config = &node.shared.config;
+        let millis = Duration::from_millis;
+        let timeouts = Timeouts {
+            head: millis(config.head_timeout_ms),
+            body: millis(config.body_timeout_ms),
+            idle: millis(config.idle_timeout_ms),
+            write_stall: millis(config.write_stall_ms),
+            linger: LINGER,
+        };
+        let now = Instant::now();
+        Self {
+            h1: Connection::new(now, timeouts),
+            node,
+            socket,
+            inbox: None,
+            out: Gather::new(),
+            since: now,
+            request_id: None,
+            endpoint: Endpoint::Other,
+            status: 0,
+            requests: 0,
+        }
+    }
+
+    /// Serves the connection to its end. `drain` is raised when the server stops.
+    pub async fn run(mut self, drain: &Notify) {
+        while let Ok(Some(ask)) = self.next_request(drain).await {
+            self.request_id = ask.request_id;
+            if super::handle::handle(&mut self, ask).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Reads until a request's head is complete; `None` when the connection has come to its end.
+    async fn next_request(&mut self, drain: &Notify) -> Result<Option<Ask>, Gone> {
+        loop {
+            let now = Instant::now();
+            let held: &[u8] = self.inbox.as_deref().unwrap_or_default();
+            match self.h1.handle_bytes(now, held) {
+                Ok(Event::Request { head_len }) => {
+                    let request = self.h1.request(held).expect("the head is complete");
+                    let ask = Ask::of(&request);
+                    self.consume(head_len);
+                    self.requests += 1;
+                    self.endpoint = ask.endpoint();
+                    self.record(Measure::AcceptToParse, now);
+                    return Ok(Some(ask));
+                }
+                Ok(Event::Drop { consumed }) => self.consume(consumed),
+                Ok(Event::Closed) => return Ok(None),
+                Ok(_) => self.read_more(drain).await?,
+                Err(refusal) => {
+                    self.request_id = None;
+                    self.endpoint = Endpoint::Other;
+                    self.refuse(&refusal.into()).await?;
+                }
+            }
+            match self.h1.state() {
+                State::Closed => return Ok(None),
+                // More of the last request's body, or whatever a leaving client still sends.
+                State::Drain | State::Linger if self.inbox.is_none() => {
+                    self.read_more(drain).await?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for bytes and appends them; a timeout is answered or closes the connection.
+    async fn read_more(&mut self, drain: &Notify) -> Result<(), Gone> {
+        if self.inbox.as_ref().is_none_or(|inbox| inbox.is_empty()) {
+            self.inbox = None;
+        }
+        if self.h1.state() == State::Idle && self.node.draining() {
+            self.h1.close_soon(Instant::now());
+            return Ok(());
+        }
+        let (until, _) = self.h1.poll_timeout().expect("reading always has a limit");
+        let was_idle = self.h1.state() == State::Idle;
+        let readable = uring::time::timeout_at(until, self.socket.readable());
+        let woken = if was_idle {
+            match uring::select2(readable, drain.notified()).await {
+                Either::Left(woken) => woken,
+                Either::Right(()) => {
+                    self.h1.close_soon(Instant::now());
+                    return Ok(());
+                }
+            }
+        } else {
+            readable.await
+        };
+        let now = Instant::now();
+        match woken {
+            Ok(readable) => readable?,
+            Err(_) => return self.handle_timeout(now).await,
+        }
+        if was_idle && self.requests > 0 {
+            self.since = now;
+        }
+        self.read(now).await
+    }
+
+    async fn read(&mut self, now: Instant) -> Result<(), Gone> {
+        let mut inbox = self.inbox.take().unwrap_or_else(|| arena::alloc(READ_BYTES));
+        if inbox.spare_capacity() == 0 {
+            inbox.reserve(READ_BYTES);
+        }
+        let (read, inbox) = self.socket.read(inbox).await;
+        self.inbox = Some(inbox);
+        if read? == 0 {
+            self.consume(0);
+            if let Err(refusal) = self.h1.handle_eof(now) {
+                return self.refuse(&refusal.into()).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_timeout(&mut self, now: Instant) -> Result<(), Gone> {
+        match self.h1.handle_timeout(now) {
+            h1::Action::Wait => Ok(()),
+            h1::Action::Refuse(_) => self.refuse(&Refusal::Timeout.into()).await,
+            h1::Action::Close(_) => Err(Gone),
+        }
+    }
+
+    /// Drops bytes that are done with, and the buffer with the last of them.
+    fn consume(&mut self, bytes: usize) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.advance(bytes);
+            if inbox.is_empty() {
+                self.inbox = None;
+            }
+        }
+    }
+
+    /// Reads the request's body, at most `bytes_max` of it.
+    ///
+    /// # Errors
+    /// Inner: the refusal to answer with. Outer: the connection is gone.
+    pub async fn read_body(&mut self, bytes_max: usize) -> Result<Result<Vec<u8>, ApiError>, Gone> {
+        match self.h1.want_body(Instant::now(), bytes_max as u64) {
+            Ok(Some(interim)) => self.write_interim(interim).await?,
+            Ok(None) => {}
+            Err(WantBodyError::Refused(refusal)) => return Ok(Err(refusal.into())),
+            Err(WantBodyError::Illegal(bug)) => unreachable!("{bug}"),
+        }
+        let mut body = Vec::new();
+        while self.h1.state() == State::Body {
+            let now = Instant::now();
+            let held: &[u8] = self.inbox.as_deref().unwrap_or_default();
+            match self.h1.handle_bytes(now, held) {
+                Ok(Event::Body(step)) => {
+                    body.extend_from_slice(&held[step.data.clone()]);
+                    self.consume(step.consumed);
+                }
+                Ok(_) => {
+                    if let Some(error) = self.read_body_bytes().await? {
+                        return Ok(Err(error));
+                    }
+                }
+                Err(refusal) => return Ok(Err(refusal.into())),
+            }
+        }
+        Ok(Ok(body))
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<ApiError>, Gone> {
+        let (until, _) = self.h1.poll_timeout().expect("a body always has a limit");
+        match uring::time::timeout_at(until, self.socket.readable()).await {
+            Ok(readable) => readable?,
+            Err(_) => {
+                return match self.h1.handle_timeout(Instant::now()) {
+                    h1::Action::Wait => Ok(None),
+                    h1::Action::Refuse(_) => Ok(Some(Refusal::Timeout.into())),
+                    h1::Action::Close(_) => Err(Gone),
+                };
+            }
+        }
+        let mut inbox = self.inbox.take().unwrap_or_else(|| arena::alloc(READ_BYTES));
+        if inbox.spare_capacity() == 0 {
+            inbox.reserve(READ_BYTES);
+        }
+        let (read, inbox) = self.socket.read(inbox).await;
+        self.inbox = Some(inbox);
+        if read? == 0 {
+            self.consume(0);
+            return Ok(self.h1.handle_eof(Instant::now()).err().map(Into::into));
+        }
+        Ok(None)
+    }
+
+    async fn write_interim(&mut self, interim: &'static [u8]) -> Result<(), Gone> {
+        self.out.push(interim);
+        self.flush().await
+    }
+
+    /// Answers with a refusal.
+    pub(super) async fn refuse(&mut self, error: &ApiError) -> Result<(), Gone> {
+        let id = self.request_id;
+        self.node.observe.count(Counter::ApiErrors(error.code));
+        self.reply(Reply::error(error, id.as_ref().map(RequestId::as_str))).await
+    }
+
+    /// Answers with a whole body, in one send.
+    pub(super) async fn reply(&mut self, reply: Reply) -> Result<(), Gone> {
+        let id = self.request_id;
+        let mut fields: Vec<(&str, &[u8])> = Vec::with_capacity(4);
+        if !reply.content_type.is_empty() {
+            fields.push(("Content-Type", reply.content_type.as_bytes()));
+        }
+        fields.extend(reply.fields.iter().map(|(name, value)| (*name, &value[..])));
+        if let Some(id) = &id {
+            fields.push(("X-Request-ID", id.as_str().as_bytes()));
+        }
+        let body = match reply.status {
+            204 => AnswerBody::None,
+            _ => AnswerBody::Length(reply.len()),
+        };
+        let (answer, head) = self.start_answer(reply.status, body, &fields)?;
+        self.out.push(head);
+        if !answer.head_only {
+            reply.body.into_iter().for_each(|part| self.out.push(part));
+        }
+        self.finish_answer().await
+    }
+
+    /// Answers with a short fixed text; allocates nothing.
+    pub(super) async fn reply_plain(
+        &mut self,
+        status: u16,
+        text: &'static str,
+    ) -> Result<(), Gone> {
+        let fields: [(&str, &[u8]); 1] = [("Content-Type", super::reply::TEXT.as_bytes())];
+        let id = self.request_id;
+        let length = AnswerBody::Length(text.len() as u64);
+        let (answer, head) = match &id {
+            Some(id) => {
+                let echoed = [fields[0], ("X-Request-ID", id.as_str().as_bytes())];
+                self.start_answer(status, length, &echoed)?
+            }
+            None => self.start_answer(status, length, &fields)?,
+        };
+        self.out.push(head);
+        if !answer.head_only {
+            self.out.push(text);
+        }
+        self.finish_answer().await
+    }
+
+    /// Writes an answer's head, to be sent with what follows it.
+    pub(super) fn start_answer(
+        &mut self,
+        status: u16,
+        body: AnswerBody,
+        fields: &[(&str, &[u8])],
+    ) -> Result<(Answer, Buf), Gone> {
+        self.status = status;
+        let mut head = Head(arena::alloc(HEAD_BYTES));
+        let date = imf_fixdate(SystemTime::now());
+        let now = Instant::now();
+        if self.node.draining() {
+            self.h1.close_soon(now);
+        }
+        match self.h1.start_answer(now, &mut head, status, body, Some(&date), fields) {
+            Ok(answer) => Ok((answer, head.0)),
+            Err(bug) => {
+                tracing::error!("an answer was not started: {bug}");
+                Err(Gone)
+            }
+        }
+    }
+
+    /// Sends what waits, and goes over to what follows the answer.
+    pub(super) async fn finish_answer(&mut self) -> Result<(), Gone> {
+        if !self.out.is_empty() {
+            self.flush().await?;
+            let now = Instant::now();
+            self.record(Measure::Ttfb, now);
+            self.record(Measure::Whole, now);
+        }
+        let class = StatusClass::of(self.status);
+        self.node.observe.count(Counter::Requests(self.endpoint, class));
+        match self.h1.finish_answer(Instant::now()) {
+            Ok(State::Linger) => Ok(self.socket.shutdown_write()?),
+            Ok(State::Closed) | Err(_) => Err(Gone),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Sends all that waits in `out`; a client that takes nothing for too long is cut.
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        let stall = Duration::from_millis(self.node.shared.config.write_stall_ms);
+        while !self.out.is_empty() {
+            let sent = uring::time::timeout(stall, self.socket.send(&mut self.out)).await;
+            match sent {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(Gone),
+                Err(_) => {
+                    // Nothing that is still queued may keep the socket alive.
+                    let _ = self.socket.set_linger_zero();
+                    return Err(Gone);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, measure: Measure, now: Instant) {
+        let spent = now.saturating_duration_since(self.since);
+        self.node.observe.record(Key::At(self.endpoint, measure), spent);
+    }
+}

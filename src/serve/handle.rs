@@ -1,0 +1,218 @@
+//! What each route does with its request.
+
+use super::ask::{Ask, BodyType};
+use super::conn::{Conn, Gone};
+use super::reply::{JSON, Reply, TEXT};
+use super::route::Route;
+use super::sender::{self, Manner, Reader};
+use super::transport::Transport;
+use crate::crawl::live::{Live, Terms};
+use crate::crawl::mesh::LaneJob;
+use crate::crawl::page;
+use crate::crawl::report;
+use crate::crawl::request::{self, Options, OrderName};
+use crate::error::{ApiCode, ApiError, PageCode, PageError, Stage};
+use crate::observe::exposition::Format;
+use crate::observe::query::LatencyQuery;
+use crate::observe::series::Endpoint;
+use crate::proto::h1::Method;
+use crate::timings::Timings;
+use std::time::{Duration, Instant};
+
+/// How long an extraction may wait for its turn and take, together.
+const EXTRACT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Answers one request.
+///
+/// # Errors
+/// The connection is over.
+pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
+    let Some(route) = ask.route else {
+        if ask.asterisk && ask.method == Method::Options {
+            return conn
+                .reply(Reply::empty(204).field("Allow", "GET, HEAD, POST, DELETE, OPTIONS"))
+                .await;
+        }
+        let error = ApiError::new(ApiCode::NotFound, "there is nothing at this path");
+        return conn.refuse(&error).await;
+    };
+    if ask.method == Method::Options {
+        return conn.reply(Reply::empty(204).field("Allow", route.allow())).await;
+    }
+    if !route.methods().contains(&ask.method) {
+        return method_not_allowed(conn, route, &ask).await;
+    }
+    match route {
+        Route::Livez => conn.reply_plain(200, "ok\n").await,
+        Route::Readyz => match conn.node.readiness() {
+            Ok(()) => conn.reply_plain(200, "ready\n").await,
+            Err(error) => conn.refuse(&error).await,
+        },
+        Route::Healthz => {
+            let (status, text) = report::health(&conn.node);
+            conn.reply(Reply::new(status, JSON, text)).await
+        }
+        Route::Metrics => {
+            let format = if ask.wants_openmetrics { Format::OpenMetrics } else { Format::Text };
+            let text = report::metrics(&conn.node, format).await;
+            conn.reply(Reply::new(200, format.content_type(), text)).await
+        }
+        Route::Latency => latency(conn, &ask).await,
+        Route::Crawl => crawl(conn, &ask, Transport::Json).await,
+        Route::CrawlStream if ask.wants_sse => crawl(conn, &ask, Transport::Sse).await,
+        Route::CrawlStream => crawl(conn, &ask, Transport::Ndjson).await,
+        Route::Extract => extract(conn, &ask).await,
+    }
+}
+
+async fn method_not_allowed(conn: &mut Conn, route: Route, ask: &Ask) -> Result<(), Gone> {
+    let message = format!("{} is not for this path", ask.method.as_str());
+    let error = ApiError::new(ApiCode::MethodNotAllowed, message);
+    let id = conn.request_id;
+    let reply = Reply::error(&error, id.as_ref().map(|id| id.as_str()));
+    conn.reply(reply.field("Allow", route.allow())).await
+}
+
+async fn latency(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
+    match LatencyQuery::parse(ask.query.as_deref().unwrap_or_default()) {
+        Ok(query) => {
+            let snapshot = report::latency(&conn.node, query.scope).await;
+            let (text, content_type) = query.answer(&snapshot);
+            let content_type = if content_type == JSON { JSON } else { TEXT };
+            conn.reply(Reply::new(200, content_type, text)).await
+        }
+        Err(error) => conn.refuse(&error).await,
+    }
+}
+
+/// `POST /crawl` and `POST /crawl/stream`: one stream, written in one of three ways.
+async fn crawl(conn: &mut Conn, ask: &Ask, transport: Transport) -> Result<(), Gone> {
+    let bytes_max = conn.node.shared.config.body_bytes_max;
+    let types = [BodyType::Json, BodyType::Missing];
+    let mut body = match take_body(conn, ask, &types, "application/json", bytes_max).await? {
+        Ok(body) => body,
+        Err(error) => return conn.refuse(&error).await,
+    };
+    let request = match request::parse_crawl(&mut body, &conn.node.shared.config) {
+        Ok(request) => request,
+        Err(error) => return conn.refuse(&error).await,
+    };
+    drop(body);
+    let id = conn.node.request_id(ask.request_id);
+    conn.request_id = Some(id);
+    let manner = Manner {
+        transport,
+        endpoint: match transport {
+            Transport::Json => Endpoint::Crawl,
+            Transport::Ndjson => Endpoint::CrawlNdjson,
+            Transport::Sse => Endpoint::CrawlSse,
+        },
+        slow_client: request.options.slow_client,
+        stall: Duration::from_millis(request.options.stall_timeout_ms),
+    };
+    let terms = Terms {
+        // Whoever waits for the whole answer wants its results in the order of the URLs.
+        order: if transport == Transport::Json { OrderName::Input } else { OrderName::Completion },
+        resumable: false,
+        request_id: id,
+    };
+    let node = conn.node.clone();
+    let reader = Live::start(&node, request, terms, |stream| Reader::attach(&node, stream, None));
+    sender::send(conn, &reader, manner).await
+}
+
+/// `POST /extract`: no fetch, the lane only.
+async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
+    let bytes_max = conn.node.shared.config.extract_body_bytes_max;
+    let (types, expected) = ([BodyType::Json, BodyType::Html], "text/html or application/json");
+    let mut body = match take_body(conn, ask, &types, expected, bytes_max).await? {
+        Ok(body) => body,
+        Err(error) => return conn.refuse(&error).await,
+    };
+    let (html, url, options, charset) = if ask.body_type == BodyType::Json {
+        match request::parse_extract(&mut body) {
+            // What came as JSON is UTF-8, whatever its own declarations say.
+            Ok(body) => (body.html.into_bytes(), body.url, body.options, Some("utf-8".to_owned())),
+            Err(error) => return conn.refuse(&error).await,
+        }
+    } else {
+        let url = ask.parameter("url").unwrap_or_default();
+        (body, url, Options::default(), ask.charset.clone())
+    };
+    if let Err(error) = ask.only_parameter("url").and_then(|()| check_base(&url)) {
+        return conn.refuse(&error).await;
+    }
+    let (options, base) = (page::lane_options(&options), url.clone());
+    let submitted = Instant::now();
+    let node = conn.node.clone();
+    let waiting = node.extract(move |ticket, reply_to| LaneJob {
+        body: html,
+        charset,
+        url: base,
+        options,
+        stream: None,
+        deadline: submitted + EXTRACT_DEADLINE,
+        submitted,
+        ticket,
+        reply_to,
+    });
+    let Ok(reply) = uring::time::timeout(EXTRACT_DEADLINE, waiting).await else {
+        let error = ApiError::new(ApiCode::Overloaded, "the extraction lanes are busy");
+        return conn.refuse(&error.retry_after(Duration::from_secs(1))).await;
+    };
+    let mut timings = Timings::default();
+    timings.add(Stage::ExtractWait, reply.waited);
+    timings.add(Stage::Extract, reply.took);
+    conn.node.observe.record_page(&timings);
+    match reply.outcome {
+        Ok(extracted) => {
+            let document = extracted.document();
+            conn.reply(Reply::extracted(&url, extracted.quality_json(), document, &timings)).await
+        }
+        Err(error) => conn.refuse(&extract_error(error)).await,
+    }
+}
+
+/// Reads the body of a request that must have one of these types, if there is room for the work.
+async fn take_body(
+    conn: &mut Conn,
+    ask: &Ask,
+    types: &[BodyType],
+    expected: &str,
+    bytes_max: usize,
+) -> Result<Result<Vec<u8>, ApiError>, Gone> {
+    if !types.contains(&ask.body_type) {
+        let message = format!("the body must be {expected}");
+        let error = ApiError::new(ApiCode::InvalidContentType, message);
+        return Ok(Err(error.field("Content-Type", expected)));
+    }
+    if !ask.has_length {
+        // RFC 9110 §15.5.12
+        let message = "a body is needed, with Content-Length or in chunks";
+        return Ok(Err(ApiError::new(ApiCode::LengthRequired, message)));
+    }
+    if let Err(error) = conn.node.admit() {
+        return Ok(Err(error));
+    }
+    conn.read_body(bytes_max).await
+}
+
+/// The base of a document's links is an absolute http(s) URL, or nothing.
+fn check_base(url: &str) -> Result<(), ApiError> {
+    if url.is_empty() {
+        return Ok(());
+    }
+    request::check_url(url).map_err(|why| {
+        ApiError::new(ApiCode::InvalidUrl, format!("url is no http or https URL: {why}"))
+            .field("url", "an absolute http or https URL")
+    })
+}
+
+fn extract_error(error: PageError) -> ApiError {
+    let code = match error.code {
+        PageCode::ExtractTimeout => ApiCode::ExtractTimeout,
+        PageCode::ExtractMemory => ApiCode::ExtractMemory,
+        _ => ApiCode::ExtractFailed,
+    };
+    ApiError::new(code, error.message)
+}

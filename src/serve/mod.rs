@@ -1,0 +1,111 @@
+//! Inbound: accept, one connection, routes, answers.
+
+pub mod ask;
+pub mod conn;
+pub mod handle;
+pub mod reply;
+pub mod route;
+pub mod sender;
+pub mod transport;
+
+use crate::crawl::mesh::Message;
+use crate::crawl::node::Node;
+use crate::local::Notify;
+use crate::observe::metrics::{Counter, Reject};
+use crate::stream::machine::Ending;
+use conn::Conn;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use uring::mailbox::Receiver;
+use uring::net::{TcpListener, TcpStream};
+use uring::{Gate, Pass};
+
+/// How long the loop rests when there are no descriptors for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// What a client gets that is one too many, before anything of it is read.
+const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+
+/// The connections of one core.
+struct Connections {
+    gate: Gate,
+    /// One flag for each, raised when the server stops; by the connection's number.
+    drains: RefCell<HashMap<u64, Rc<Notify>>>,
+    next: Cell<u64>,
+}
+
+/// Serves a core: its listener, its mailbox and its connections, until it has drained.
+pub async fn run(
+    node: Rc<Node>,
+    listener: TcpListener,
+    mailbox: Receiver<Message>,
+    grace: Duration,
+) {
+    let connections =
+        Rc::new(Connections { gate: Gate::new(), drains: RefCell::default(), next: Cell::new(0) });
+    let letters = Rc::clone(&node);
+    drop(uring::spawn(async move { letters.serve(mailbox).await }));
+    let accepting = accept(Rc::clone(&node), listener.clone(), Rc::clone(&connections));
+    drop(uring::spawn(accepting));
+    let until = node.drained_at().await;
+    listener.stop();
+    connections.drains.borrow().values().for_each(|drain| drain.notify());
+    if uring::time::timeout_at(until, connections.gate.drained()).await.is_err() {
+        node.end_all(Ending::Drained);
+        // The last events still have to reach their clients.
+        let _ = uring::time::timeout(grace, connections.gate.drained()).await;
+    }
+    node.quiesced(Instant::now() + grace).await;
+}
+
+async fn accept(node: Rc<Node>, listener: TcpListener, connections: Rc<Connections>) {
+    loop {
+        match listener.accept().await {
+            Ok(Some(socket)) => serve_one(&node, socket, &connections),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!("can't accept: {error}");
+                uring::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) {
+    let pass = connections.gate.enter();
+    let open = node.shared.connections.fetch_add(1, Ordering::Relaxed);
+    let counted = Counted { node: Rc::clone(node), _pass: pass };
+    if open >= node.shared.config.connections_max {
+        node.observe.count(Counter::ConnectionsRejected(Reject::Connections));
+        drop(uring::spawn(async move {
+            let _ = uring::time::timeout(ACCEPT_PAUSE, socket.write_all(TOO_MANY)).await;
+            drop(counted);
+        }));
+        return;
+    }
+    node.observe.count(Counter::ConnectionsAccepted);
+    let drain = Rc::<Notify>::default();
+    let number = connections.next.replace(connections.next.get() + 1);
+    connections.drains.borrow_mut().insert(number, Rc::clone(&drain));
+    let (node, connections) = (Rc::clone(node), Rc::clone(connections));
+    drop(uring::spawn(async move {
+        Conn::new(Rc::clone(&node), socket).run(&drain).await;
+        connections.drains.borrow_mut().remove(&number);
+        node.observe.count(Counter::ConnectionsClosed);
+        drop(counted);
+    }));
+}
+
+/// A connection that counts against the process' limit.
+struct Counted {
+    node: Rc<Node>,
+    _pass: Pass,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.node.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,88 @@
+//! Which path is what, and which methods it takes.
+
+use crate::proto::h1::Method;
+
+/// A resource of the API (API §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Is the process alive?
+    Livez,
+    /// Does it take work?
+    Readyz,
+    /// How is each part?
+    Healthz,
+    /// Prometheus text.
+    Metrics,
+    /// Percentiles.
+    Latency,
+    /// One JSON answer for all URLs.
+    Crawl,
+    /// Events, NDJSON or SSE by `Accept`.
+    CrawlStream,
+    /// HTML in, document out.
+    Extract,
+}
+
+impl Route {
+    /// Finds a path's route; all but health and metrics also live under `/v1`.
+    #[must_use]
+    pub fn find(path: &str) -> Option<Self> {
+        match path {
+            "/livez" => return Some(Self::Livez),
+            "/readyz" => return Some(Self::Readyz),
+            "/healthz" => return Some(Self::Healthz),
+            "/metrics" => return Some(Self::Metrics),
+            _ => {}
+        }
+        match path.strip_prefix("/v1").unwrap_or(path) {
+            "/crawl" => Some(Self::Crawl),
+            "/crawl/stream" => Some(Self::CrawlStream),
+            "/extract" => Some(Self::Extract),
+            "/latency" => Some(Self::Latency),
+            _ => None,
+        }
+    }
+
+    /// The methods that the resource takes, `OPTIONS` left out.
+    #[must_use]
+    pub const fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Crawl | Self::CrawlStream | Self::Extract => &[Method::Post],
+            _ => &[Method::Get, Method::Head],
+        }
+    }
+
+    /// Those methods as an `Allow` field's value (RFC 9110 §10.2.1).
+    #[must_use]
+    pub const fn allow(self) -> &'static str {
+        match self {
+            Self::Crawl | Self::CrawlStream | Self::Extract => "POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_found_with_and_without_their_version() {
+        assert_eq!(Route::find("/crawl"), Some(Route::Crawl));
+        assert_eq!(Route::find("/v1/crawl/stream"), Some(Route::CrawlStream));
+        assert_eq!(Route::find("/livez"), Some(Route::Livez));
+        for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"]
+        {
+            assert_eq!(Route::find(absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn allow_names_each_method_once() {
+        for path in ["/crawl", "/livez"] {
+            let route = Route::find(path).expect("a route");
+            let names: Vec<&str> = route.methods().iter().map(|method| method.as_str()).collect();
+            assert_eq!(route.allow(), format!("{}, OPTIONS", names.join(", ")));
+        }
+    }
+}

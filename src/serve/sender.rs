@@ -1,0 +1,323 @@
+//! Sends a stream to its client: log, ring, one vectored send for all that is ready.
+//!
+//! A reader takes events from the log only while its ring has room; the log then knows how far it is
+//! behind, and the crawl pauses before anything would have to be dropped.
+
+use super::conn::{Conn, Gone};
+use super::transport::{Encoder, Transport};
+use crate::crawl::node::Node;
+use crate::crawl::request::SlowClient;
+use crate::local::Notify;
+use crate::observe::metrics::{Counter, EventKind};
+use crate::observe::series::{Endpoint, Key, Measure};
+use crate::proto::events::Kind;
+use crate::proto::h1::{Answer, AnswerBody};
+use crate::stream::log::ReaderId;
+use crate::stream::{Stream, Watcher};
+use bytes::BytesMut;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uring::net::PeerState;
+use uring::ring::{Frame, PushError, Ring};
+use uring::{Either, select2};
+
+/// How often a client that will say nothing more, or that sent more than we want to hold, is
+/// looked at: readability can't tell any more whether it is still there.
+const PEER_CHECK: Duration = Duration::from_millis(100);
+/// Bytes of the block that frames' small parts are written into.
+const SCRATCH_BYTES: usize = 4 * 1024;
+
+/// A place in a stream's log, given back when dropped.
+pub struct Reader {
+    node: Rc<Node>,
+    stream: Arc<Stream>,
+    id: ReaderId,
+    watcher: Watcher,
+    news: Rc<Notify>,
+}
+
+impl Reader {
+    /// Joins a stream behind `after`, or at its very beginning.
+    pub fn attach(node: &Rc<Node>, stream: &Arc<Stream>, after: Option<u64>) -> Self {
+        let news = Rc::<Notify>::default();
+        let watcher = node.watch(&news);
+        let id = stream.attach(after, watcher);
+        Self { node: Rc::clone(node), stream: Arc::clone(stream), id, watcher, news }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stream.detach(self.id);
+        self.node.unwatch(self.watcher);
+        self.node.look_at(self.stream.owner, self.stream.id);
+    }
+}
+
+/// How a stream is to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// The framing.
+    pub transport: Transport,
+    /// What its times count as.
+    pub endpoint: Endpoint,
+    /// What happens to a client that is slow but not gone.
+    pub slow_client: SlowClient,
+    /// How long a client may take nothing.
+    pub stall: Duration,
+}
+
+/// What a client is known to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    /// Connected; readability would be news.
+    Quiet,
+    /// Readability is no news any more: it has sent its end, or more bytes than we read now.
+    Known,
+}
+
+struct Sending<'a> {
+    conn: &'a mut Conn,
+    reader: &'a Reader,
+    manner: Manner,
+    encoder: Encoder,
+    ring: Ring,
+    scratch: BytesMut,
+    /// What did not fit into the ring.
+    held: VecDeque<Frame>,
+    /// Whether everything that there will ever be is in the ring.
+    complete: bool,
+    peer: Peer,
+    /// Since when the ring has been above its high watermark.
+    pressed_since: Option<Instant>,
+    heartbeat_at: Instant,
+    marks: Marks,
+}
+
+/// Which firsts have been put into the ring, and were measured.
+#[derive(Debug, Default)]
+struct Marks {
+    first_sent: bool,
+    result_ready: bool,
+    result_sent: bool,
+    event_ready: bool,
+    last_event: Option<Instant>,
+}
+
+/// Answers with a stream, to its end.
+///
+/// # Errors
+/// The client is gone, or was cut off; the stream goes on for its resume window.
+pub async fn send(conn: &mut Conn, reader: &Reader, manner: Manner) -> Result<(), Gone> {
+    let stream = &reader.stream;
+    let id = conn.request_id;
+    let mut fields: Vec<(&str, &[u8])> = vec![
+        ("Content-Type", manner.transport.content_type().as_bytes()),
+        ("Cache-Control", b"no-cache, no-transform"),
+        ("X-Accel-Buffering", b"no"),
+        ("X-Stream-ID", stream.id_text.as_bytes()),
+    ];
+    if let Some(id) = &id {
+        fields.push(("X-Request-ID", id.as_str().as_bytes()));
+    }
+    let (answer, head) = conn.start_answer(200, AnswerBody::Stream, &fields)?;
+    let mut sending = Sending::new(conn, reader, manner, answer)?;
+    // The head goes out in the same send as the first events.
+    sending.held.push_back(Frame::new().with(head));
+    sending.run().await?;
+    sending.conn.finish_answer().await
+}
+
+impl<'a> Sending<'a> {
+    fn new(
+        conn: &'a mut Conn,
+        reader: &'a Reader,
+        manner: Manner,
+        answer: Answer,
+    ) -> Result<Self, Gone> {
+        let config = &conn.node.shared.config;
+        let heartbeat_at = Instant::now() + Duration::from_millis(config.heartbeat_ms);
+        let ring = Ring::new(config.ring()).map_err(|bug| {
+            tracing::error!("a ring was not made: {bug}");
+            Gone
+        })?;
+        let encoder = Encoder::new(manner.transport, reader.stream.id, answer.is_chunked());
+        Ok(Self {
+            encoder,
+            conn,
+            reader,
+            manner,
+            ring,
+            scratch: BytesMut::with_capacity(SCRATCH_BYTES),
+            held: VecDeque::new(),
+            complete: false,
+            peer: Peer::Quiet,
+            pressed_since: None,
+            heartbeat_at,
+            marks: Marks::default(),
+        })
+    }
+
+    async fn run(&mut self) -> Result<(), Gone> {
+        self.held.extend(self.encoder.preamble(&mut self.scratch));
+        loop {
+            self.fill();
+            self.ring.poll_gather(&mut self.conn.out);
+            if !self.conn.out.is_empty() {
+                self.send_once().await?;
+            } else if self.complete {
+                return Ok(());
+            } else {
+                self.wait().await?;
+            }
+        }
+    }
+
+    /// Takes events from the log while the ring has room.
+    fn fill(&mut self) {
+        let mut taken = false;
+        while self.flush_held() && !self.complete && !self.ring.above_high() {
+            let (id, stream) = (self.reader.id, &self.reader.stream);
+            let (event, over) = stream.with_log(|log| (log.next(id), log.drained(id)));
+            if let Some(event) = event {
+                taken = true;
+                self.mark(event.kind);
+                self.encoder.event(&mut self.scratch, &event, &mut self.held);
+                if !over {
+                    continue;
+                }
+            }
+            if over {
+                self.held.extend(self.encoder.end());
+                self.complete = true;
+                self.flush_held();
+            }
+            break;
+        }
+        if taken && self.reader.stream.paused() {
+            self.reader.node.look_at(self.reader.stream.owner, self.reader.stream.id);
+        }
+    }
+
+    /// Moves what was held back into the ring; `false` while it has no room.
+    fn flush_held(&mut self) -> bool {
+        while let Some(frame) = self.held.pop_front() {
+            if let Err(PushError::Full(frame) | PushError::TooLarge(frame)) = self.ring.push(frame)
+            {
+                self.held.push_front(frame);
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn send_once(&mut self) -> Result<(), Gone> {
+        let begun = Instant::now();
+        let sending = self.conn.socket.send(&mut self.conn.out);
+        let sent = match uring::time::timeout(self.manner.stall, sending).await {
+            Ok(sent) => sent?,
+            Err(_) => return self.cut(),
+        };
+        let now = Instant::now();
+        self.ring.handle_sent(now, sent, now - begun);
+        self.measure(now);
+        self.heartbeat_at = now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
+        if !self.ring.above_high() {
+            self.pressed_since = None;
+            return Ok(());
+        }
+        let since = *self.pressed_since.get_or_insert(now);
+        if self.manner.slow_client == SlowClient::Disconnect && now >= since + self.manner.stall {
+            return self.cut();
+        }
+        Ok(())
+    }
+
+    /// Cuts off a client that takes nothing: what is queued in the kernel goes, too.
+    fn cut(&self) -> Result<(), Gone> {
+        let _ = self.conn.socket.set_linger_zero();
+        Err(Gone)
+    }
+
+    /// Waits for news, for the time of a heartbeat, or for the client to leave.
+    async fn wait(&mut self) -> Result<(), Gone> {
+        let news = self.reader.news.notified();
+        let until = match self.peer {
+            Peer::Quiet => self.heartbeat_at,
+            Peer::Known => self.heartbeat_at.min(Instant::now() + PEER_CHECK),
+        };
+        let quiet = uring::time::sleep_until(until);
+        let woken = match self.peer {
+            Peer::Quiet => {
+                let readable = select2(quiet, self.conn.socket.readable());
+                match select2(news, readable).await {
+                    Either::Left(()) => return Ok(()),
+                    Either::Right(Either::Left(())) => false,
+                    Either::Right(Either::Right(readable)) => {
+                        readable?;
+                        true
+                    }
+                }
+            }
+            Peer::Known => match select2(news, quiet).await {
+                Either::Left(()) => return Ok(()),
+                Either::Right(()) => false,
+            },
+        };
+        if self.conn.socket.peer_state() == PeerState::Gone {
+            return Err(Gone);
+        }
+        if woken {
+            self.peer = Peer::Known;
+        }
+        // A client that has closed answers the next bytes with a reset; one that has only finished
+        // sending takes them.
+        if woken || Instant::now() >= self.heartbeat_at {
+            let frame = self.encoder.keep_alive(&mut self.scratch);
+            self.held.push_back(frame);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, kind: Kind) {
+        self.marks.event_ready = true;
+        self.marks.result_ready |= kind == Kind::Result;
+        let node = &self.conn.node;
+        node.observe.count(Counter::Events(event_kind(kind)));
+    }
+
+    /// Records what the last send was the first of.
+    fn measure(&mut self, now: Instant) {
+        let (marks, observe) = (&mut self.marks, &self.conn.node.observe);
+        let since = now.saturating_duration_since(self.conn.since);
+        let key = |measure| Key::At(self.manner.endpoint, measure);
+        if !std::mem::replace(&mut marks.first_sent, true) {
+            observe.record(key(Measure::Ttfb), since);
+        }
+        if marks.result_ready && !std::mem::replace(&mut marks.result_sent, true) {
+            observe.record(key(Measure::Ttfr), since);
+        }
+        if std::mem::take(&mut marks.event_ready)
+            && let Some(last) = marks.last_event.replace(now)
+        {
+            observe.record(key(Measure::Gap), now.saturating_duration_since(last));
+        }
+        if self.complete && self.ring.is_empty() {
+            observe.record(key(Measure::Whole), since);
+        }
+    }
+}
+
+fn event_kind(kind: Kind) -> EventKind {
+    match kind {
+        Kind::Metadata => EventKind::Metadata,
+        Kind::Result => EventKind::Result,
+        Kind::Gap => EventKind::Gap,
+        Kind::Error => EventKind::Error,
+        Kind::Summary => EventKind::Summary,
+        Kind::Progress => EventKind::Progress,
+        Kind::Heartbeat => EventKind::Heartbeat,
+    }
+}

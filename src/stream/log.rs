@@ -1,0 +1,207 @@
+//! The log of a stream's durable events: written once, read by any number of readers, each at its
+//! own position, bounded in bytes.
+//!
+//! An event leaves the log only when every attached reader has taken it and the log is over its
+//! limit. A slow reader therefore never loses an event: [`Log::behind`] rises instead, and the crawl
+//! pauses. A reader that attaches at a position that is gone is told so by a `gap`.
+
+use crate::proto::events::{self, Event};
+use bytes::BytesMut;
+use std::collections::VecDeque;
+
+/// Names one reader of one log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReaderId(u32);
+
+#[derive(Debug)]
+struct Reader {
+    id: ReaderId,
+    /// The next event that it has not taken.
+    seq_next: u64,
+    /// Bytes of the log that it has taken, counted from the log's first event ever.
+    offset: u64,
+    /// The last ephemeral event that it has taken.
+    ephemeral: u64,
+}
+
+/// See the module. Sequence numbers start at 0 and have no holes.
+#[derive(Debug)]
+pub struct Log {
+    events: VecDeque<Event>,
+    /// `seq` of the first event in `events`, or of the next one when it is empty.
+    first_seq: u64,
+    /// Bytes ever dropped from the front.
+    first_offset: u64,
+    /// Bytes in `events`.
+    bytes: usize,
+    bytes_max: usize,
+    readers: Vec<Reader>,
+    next_reader: u32,
+    /// How far anybody has read: where backpressure is counted from while nobody is attached.
+    read_offset: u64,
+    /// The newest `progress` or `heartbeat`, and how many there were.
+    ephemeral: Option<Event>,
+    ephemerals: u64,
+    ended: bool,
+}
+
+impl Log {
+    /// An empty log that keeps `bytes_max` bytes of events for replay.
+    #[must_use]
+    pub const fn new(bytes_max: usize) -> Self {
+        Self {
+            events: VecDeque::new(),
+            first_seq: 0,
+            first_offset: 0,
+            bytes: 0,
+            bytes_max,
+            readers: Vec::new(),
+            next_reader: 0,
+            read_offset: 0,
+            ephemeral: None,
+            ephemerals: 0,
+            ended: false,
+        }
+    }
+
+    /// Writes an event. A durable one has the next `seq`; an ephemeral one replaces the last.
+    /// Answers by how many bytes the log has grown, net of what it could drop.
+    pub fn append(&mut self, event: Event) -> isize {
+        if !event.kind.durable() {
+            self.ephemerals += 1;
+            self.ephemeral = Some(event);
+            return 0;
+        }
+        debug_assert_eq!(event.seq, self.next_seq(), "no holes");
+        debug_assert!(!self.ended, "nothing follows the last event");
+        self.ended = event.kind.last();
+        let added = event.len();
+        self.bytes += added;
+        self.events.push_back(event);
+        added.cast_signed() - self.trim().cast_signed()
+    }
+
+    /// A reader joins behind `after`, or at the very beginning.
+    pub fn attach(&mut self, after: Option<u64>) -> ReaderId {
+        let id = ReaderId(self.next_reader);
+        self.next_reader = self.next_reader.wrapping_add(1);
+        let seq_next = after.map_or(0, |seq| seq.saturating_add(1)).min(self.next_seq());
+        let offset = self.offset_of(seq_next);
+        self.readers.push(Reader { id, seq_next, offset, ephemeral: self.ephemerals });
+        id
+    }
+
+    /// A reader leaves; what it had not taken stays for the next one.
+    pub fn detach(&mut self, id: ReaderId) {
+        self.readers.retain(|reader| reader.id != id);
+    }
+
+    /// The next event for a reader; durable ones first. A `gap` stands for what is gone.
+    pub fn next(&mut self, id: ReaderId) -> Option<Event> {
+        let next_seq = self.next_seq();
+        let reader = self.readers.iter_mut().find(|reader| reader.id == id)?;
+        if reader.seq_next < self.first_seq {
+            let gap = events::gap(&mut BytesMut::new(), reader.seq_next, self.first_seq - 1);
+            reader.seq_next = self.first_seq;
+            reader.offset = self.first_offset;
+            return Some(gap);
+        }
+        if reader.seq_next < next_seq {
+            let at = usize::try_from(reader.seq_next - self.first_seq).ok()?;
+            let event = self.events.get(at)?.clone();
+            reader.seq_next += 1;
+            reader.offset += event.len() as u64;
+            self.read_offset = self.read_offset.max(reader.offset);
+            return Some(event);
+        }
+        if reader.ephemeral < self.ephemerals && !self.ended {
+            reader.ephemeral = self.ephemerals;
+            return self.ephemeral.clone();
+        }
+        None
+    }
+
+    /// Whether a reader has taken everything that there will ever be.
+    #[must_use]
+    pub fn drained(&self, id: ReaderId) -> bool {
+        let at_end = |reader: &Reader| reader.seq_next >= self.next_seq();
+        self.ended && self.readers.iter().find(|reader| reader.id == id).is_none_or(at_end)
+    }
+
+    /// Frees the replay window up to and including `seq`, as far as every reader has taken it.
+    /// Answers how many bytes became free.
+    pub fn ack(&mut self, seq: u64) -> usize {
+        let taken = self.taken_offset();
+        let mut freed = 0;
+        while let Some(event) = self.events.front()
+            && event.seq <= seq
+            && self.first_offset + event.len() as u64 <= taken
+        {
+            freed += self.drop_first();
+        }
+        freed
+    }
+
+    /// Bytes that the slowest reader has not taken, or that nobody has while nobody is attached.
+    #[must_use]
+    pub fn behind(&self) -> usize {
+        let written = self.first_offset + self.bytes as u64;
+        usize::try_from(written.saturating_sub(self.taken_offset())).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the last event is written.
+    #[must_use]
+    pub const fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Readers attached.
+    #[must_use]
+    pub const fn readers(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// `seq` that the next durable event will have.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.first_seq + self.events.len() as u64
+    }
+
+    fn offset_of(&self, seq: u64) -> u64 {
+        let before = usize::try_from(seq.saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
+        let bytes: usize = self.events.iter().take(before).map(Event::len).sum();
+        self.first_offset + bytes as u64
+    }
+
+    /// Up to where every reader has taken the log; where the furthest was, once all have left.
+    fn taken_offset(&self) -> u64 {
+        let slowest = self.readers.iter().map(|reader| reader.offset).min();
+        slowest.unwrap_or(self.read_offset)
+    }
+
+    fn trim(&mut self) -> usize {
+        let taken = self.taken_offset();
+        let mut freed = 0;
+        while self.bytes > self.bytes_max
+            && let Some(event) = self.events.front()
+            && self.first_offset + event.len() as u64 <= taken
+        {
+            freed += self.drop_first();
+        }
+        freed
+    }
+
+    fn drop_first(&mut self) -> usize {
+        let Some(event) = self.events.pop_front() else { return 0 };
+        self.first_seq += 1;
+        self.first_offset += event.len() as u64;
+        self.bytes -= event.len();
+        event.len()
+    }
+}

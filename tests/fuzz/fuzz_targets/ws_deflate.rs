@@ -1,0 +1,6 @@
+//! permessage-deflate both ways.
+#![no_main]
+
+use forebay_fuzz::proto::ws::fuzzing;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::deflate(data));

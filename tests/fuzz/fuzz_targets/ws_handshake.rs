@@ -1,0 +1,6 @@
+//! Fields of a WebSocket handshake.
+#![no_main]
+
+use forebay_fuzz::proto::ws::fuzzing;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::handshake(data));

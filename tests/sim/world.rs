@@ -1,0 +1,308 @@
+//! One stream, its pages, its readers and its clock.
+
+use super::reader::Reader;
+use bytes::{Bytes, BytesMut};
+use forebay::error::{PageCode, PageError, Stage};
+use forebay::proto::events::{self, Counts, Document, Event, PageResult};
+use forebay::stream::log::Log;
+use forebay::stream::machine::{Ending, Machine, Order, Output, Plan};
+use forebay::stream::state::State;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// SplitMix64 (Steele, Lea, Flood 2014): one number decides a whole run.
+pub struct Random(u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What a run met on its way.
+#[derive(Debug, Default)]
+pub struct Seen {
+    paused: u64,
+    gaps: u64,
+    reattached: u64,
+    cancelled: u64,
+    deadline: u64,
+    completed: u64,
+    acked: u64,
+}
+
+impl Seen {
+    pub fn add(&mut self, run: &Self) {
+        self.paused += run.paused;
+        self.gaps += run.gaps;
+        self.reattached += run.reattached;
+        self.cancelled += run.cancelled;
+        self.deadline += run.deadline;
+        self.completed += run.completed;
+        self.acked += run.acked;
+    }
+
+    pub fn covers_everything(&self) -> bool {
+        let all = [self.paused, self.gaps, self.reattached, self.cancelled, self.deadline];
+        all.iter().all(|count| *count > 0) && self.completed > 0 && self.acked > 0
+    }
+}
+
+pub struct World {
+    random: Random,
+    verbose: bool,
+    now: Instant,
+    machine: Machine,
+    log: Log,
+    log_bytes_max: usize,
+    document_bytes_max: u64,
+    concurrency: u32,
+    urls: Arc<[Arc<str>]>,
+    in_flight: Vec<u32>,
+    aborted: bool,
+    readers: Vec<Reader>,
+    results: Vec<u32>,
+    last: Option<(Counts, &'static str)>,
+    seen: Seen,
+}
+
+impl World {
+    pub fn new(seed: u64, verbose: bool) -> Self {
+        let mut random = Random(seed);
+        let total = [1, 2, 10, 60][random.below(4) as usize];
+        let urls: Arc<[Arc<str>]> =
+            (0..total).map(|at| Arc::from(format!("https://example.com/{at}"))).collect();
+        let concurrency = 1 + random.below(8) as u32;
+        let plan = Plan {
+            urls: Arc::clone(&urls),
+            concurrency,
+            order: if random.chance(50) { Order::Input } else { Order::Completion },
+            deadline: Duration::from_millis(50 + random.below(5000)),
+            progress: Duration::from_millis(random.below(3) * 40),
+        };
+        let now = Instant::now();
+        let mut log = Log::new(8_000);
+        let readers = (0..1 + random.below(3)).map(|_| Reader::new(&mut log)).collect();
+        Self {
+            machine: Machine::new(plan, now),
+            log,
+            log_bytes_max: 8_000,
+            document_bytes_max: 1 + random.below(2_000),
+            concurrency,
+            urls,
+            in_flight: Vec::new(),
+            aborted: false,
+            readers,
+            results: Vec::new(),
+            last: None,
+            seen: Seen::default(),
+            random,
+            verbose,
+            now,
+        }
+    }
+
+    /// Runs the stream to its end and its readers to theirs.
+    pub fn run(mut self) -> Seen {
+        self.machine.handle_start(self.now);
+        self.settle();
+        let mut steps = 0;
+        while self.machine.state() != State::Closed {
+            steps += 1;
+            assert!(steps < 100_000, "the stream never ends");
+            self.step(steps > 2_000);
+            self.settle();
+        }
+        self.finish();
+        self.seen
+    }
+
+    /// One thing happens; `fair` leaves out whatever can hold the stream up.
+    fn step(&mut self, fair: bool) {
+        let dice = self.random.below(100);
+        match dice {
+            0..40 => self.end_page(),
+            40..70 => self.read(fair),
+            70..80 => self.pass_time(),
+            80..88 => self.leave_or_come_back(fair),
+            88..92 => self.ack(),
+            92 if self.random.chance(20) => self.end(),
+            _ => self.end_page(),
+        }
+        if fair {
+            self.read(true);
+            self.end_page();
+        }
+    }
+
+    fn end_page(&mut self) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.in_flight.len() as u64) as usize;
+        let index = self.in_flight.swap_remove(at);
+        let url = Arc::clone(&self.urls[index as usize]);
+        let page = if self.aborted {
+            PageResult::failed(url, PageError::new(PageCode::Cancelled, Stage::Body, "ended"))
+        } else if self.random.chance(30) {
+            PageResult::failed(url, PageError::new(PageCode::DnsFailed, Stage::Dns, "no such host"))
+        } else {
+            let size = self.random.below(self.document_bytes_max) as usize;
+            let json = Bytes::from(format!("\"{}\"", "x".repeat(size)));
+            let document = Document { json, quality: Bytes::from_static(b"1.0") };
+            let dummy = PageError::new(PageCode::Cancelled, Stage::Queue, "");
+            PageResult { document: Some(document), error: None, ..PageResult::failed(url, dummy) }
+        };
+        self.trace(&format!("page {index} ends"));
+        self.machine.handle_result(self.now, index, Box::new(page));
+    }
+
+    fn read(&mut self, all: bool) {
+        let at = self.random.below(self.readers.len() as u64) as usize;
+        let most = if all { u64::MAX } else { self.random.below(4) };
+        for (index, reader) in self.readers.iter_mut().enumerate() {
+            if all || index == at {
+                reader.read(&mut self.log, most);
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        self.now += Duration::from_millis(self.random.below(60));
+        if self.machine.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.trace("timeout");
+            self.machine.handle_timeout(self.now);
+        }
+    }
+
+    fn leave_or_come_back(&mut self, fair: bool) {
+        let at = self.random.below(self.readers.len() as u64) as usize;
+        let reader = &mut self.readers[at];
+        if reader.attached() && !fair {
+            reader.detach(&mut self.log);
+        } else if !reader.attached() {
+            let forget = self.random.below(3) * self.random.below(20);
+            reader.attach(&mut self.log, forget);
+            self.seen.reattached += 1;
+        }
+    }
+
+    fn ack(&mut self) {
+        let seq = self.random.below(20);
+        let freed = self.log.ack(seq);
+        self.seen.acked += u64::from(freed > 0);
+    }
+
+    fn end(&mut self) {
+        let ending = if self.random.chance(50) { Ending::Cancelled } else { Ending::Drained };
+        self.trace(&format!("{ending:?}"));
+        self.machine.handle_end(self.now, ending);
+    }
+
+    /// What the driver does after every event: write, pause or go on, hand out work.
+    fn settle(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            self.trace(&format!("{output:?}"));
+            self.write(output);
+        }
+        let behind = self.log.behind() >= self.log_bytes_max / 2;
+        if behind && self.machine.state() == State::Active {
+            self.seen.paused += 1;
+        }
+        self.machine.handle_watermark(behind);
+        while let Some(index) = self.machine.poll_dispatch() {
+            assert!(!self.aborted, "nothing begins after the end");
+            self.in_flight.push(index);
+        }
+        assert!(self.in_flight.len() <= self.concurrency as usize);
+        assert_eq!(self.in_flight.len(), self.machine.in_flight() as usize);
+        self.check_bytes();
+    }
+
+    /// The window, what was in flight when the crawl paused, and the small results of an early end.
+    fn check_bytes(&self) {
+        let head = 700;
+        let late = (u64::from(self.concurrency) + 1) * (self.document_bytes_max + head);
+        let small = self.urls.len() as u64 * head;
+        let most = self.log_bytes_max as u64 + late + small;
+        assert!((self.log.bytes() as u64) < most, "{} bytes, {most} at most", self.log.bytes());
+    }
+
+    fn write(&mut self, output: Output) {
+        let out = &mut BytesMut::new();
+        let event: Event = match output {
+            Output::Metadata => events::metadata(
+                out,
+                &events::Metadata {
+                    stream_id: "s",
+                    total_urls: self.urls.len(),
+                    request_id: "r",
+                    at: UNIX_EPOCH,
+                    resume_window_s: 0,
+                    replay_bytes_max: self.log_bytes_max,
+                    deadline_ms: 0,
+                },
+            ),
+            Output::Result { seq, index, page, counts } => {
+                self.results.push(index);
+                events::result(out, seq, index, &page, &counts)
+            }
+            Output::Progress => events::heartbeat(out, UNIX_EPOCH),
+            Output::Abort => {
+                self.aborted = true;
+                return;
+            }
+            Output::Summary { seq, counts, ending, .. } => {
+                let status = ending.map_or("completed", Ending::status);
+                assert!(self.last.replace((counts, status)).is_none(), "one summary");
+                let facts = events::Summary { counts, total_ms: 0, ttfr_ms: None, status };
+                events::summary(out, seq, &facts)
+            }
+        };
+        self.log.append(event);
+    }
+
+    fn finish(&mut self) {
+        assert!(self.in_flight.is_empty(), "everything has come to its end");
+        let (counts, status) = self.last.expect("a closed stream has its summary");
+        assert_eq!(counts.completed(), counts.total);
+        match status {
+            "completed" => self.seen.completed += 1,
+            "cancelled" => self.seen.cancelled += 1,
+            "deadline_exceeded" => self.seen.deadline += 1,
+            other => panic!("unknown status {other}"),
+        }
+        let mut indexes = self.results.clone();
+        indexes.sort_unstable();
+        let wanted: Vec<u32> = (0..self.urls.len() as u32).collect();
+        assert_eq!(indexes, wanted, "one result for each index");
+        let end = self.log.next_seq() - 1;
+        for reader in &mut self.readers {
+            if !reader.attached() {
+                reader.attach(&mut self.log, 0);
+            }
+            reader.read(&mut self.log, u64::MAX);
+            assert!(reader.finished, "a reader that reads comes to the end");
+            assert_eq!(reader.last, Some(end));
+            self.seen.gaps += reader.gaps;
+        }
+    }
+
+    fn trace(&self, what: &str) {
+        if self.verbose {
+            println!("{:?} {what}", self.machine.state());
+        }
+    }
+}
