@@ -170,7 +170,7 @@ impl Recorder {
 
     /// Counts one time in µs; clamped to [`MICROS_MAX`].
     pub fn record_micros(&mut self, key: Key, time_us: u64) {
-        self.series(key).live.saturating_record(time_us);
+        self.series(key).live.saturating_record(time_us.min(MICROS_MAX));
     }
 
     /// Counts the stages of one page. A stage at 0 is one that the page didn't pass (a reused

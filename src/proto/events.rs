@@ -173,6 +173,8 @@ pub struct Metadata<'a> {
     pub replay_bytes_max: usize,
     /// Milliseconds for the whole stream.
     pub deadline_ms: u64,
+    /// What the client should know and did not ask.
+    pub warnings: &'a [&'a str],
 }
 
 /// How many URLs came to which end.
@@ -239,7 +241,14 @@ pub fn metadata(out: &mut BytesMut, facts: &Metadata<'_>) -> Event {
     json::integer(out, facts.replay_bytes_max as u64);
     out.put_slice(b"},\"limits\":{\"deadline_ms\":");
     json::integer(out, facts.deadline_ms);
-    out.put_slice(b"},\"warnings\":[]}");
+    out.put_slice(b"},\"warnings\":[");
+    for (at, warning) in facts.warnings.iter().enumerate() {
+        if at > 0 {
+            out.put_u8(b',');
+        }
+        json::string(out, warning);
+    }
+    out.put_slice(b"]}");
     Event::whole(Kind::Metadata, 0, out)
 }
 
@@ -506,10 +515,12 @@ mod tests {
             resume_window_s: 120,
             replay_bytes_max: 8,
             deadline_ms: 60,
+            warnings: &["a", "b"],
         };
         let event = read(&metadata(out, &facts));
         assert_eq!(event["timestamp"], "2026-01-15T10:30:00.000Z");
         assert_eq!(event["resume"]["window_s"], 120);
+        assert_eq!(event["warnings"][1], "b");
         let event = read(&summary(
             out,
             3,

@@ -253,6 +253,7 @@ impl World {
                     resume_window_s: 0,
                     replay_bytes_max: self.log_bytes_max,
                     deadline_ms: 0,
+                    warnings: &[],
                 },
             ),
             Output::Result { seq, index, page, counts } => {

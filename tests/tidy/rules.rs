@@ -11,7 +11,7 @@ pub(crate) const FILE_LINES_MAX: usize = 600;
 pub(crate) const FUNCTION_LINES_MAX: usize = 70;
 
 /// What may stand beside the dotfiles at the top of the tree; `target` is cargo's.
-const TOP_LEVEL: [&str; 9] = [
+const TOP_LEVEL: [&str; 10] = [
     "Cargo.toml",
     "Cargo.lock",
     "README.md",
@@ -21,6 +21,7 @@ const TOP_LEVEL: [&str; 9] = [
     "loadtest",
     "tests",
     "target",
+    "proptest-regressions", // where proptest puts what it found; git ignores it
 ];
 /// Layers that know nothing above them, and whom each may name.
 const LEAVES: [(&str, &[&str]); 4] = [
@@ -224,7 +225,11 @@ fn is_root(path: &Path) -> bool {
     match folder {
         "src" => matches!(name, "lib.rs" | "main.rs"),
         "bin" | "tests" | "examples" | "benches" | "fuzz_targets" => true,
-        _ => name == "build.rs",
+        // A test of several files is a folder with a main.rs; Cargo.toml names the echo server.
+        _ => {
+            matches!(name, "build.rs" | "ws_echo.rs")
+                || (name == "main.rs" && path.starts_with("tests"))
+        }
     }
 }
 
