@@ -54,18 +54,19 @@ fn command() -> Command {
                 .about("Run the server until SIGTERM or SIGINT")
                 .after_help("The first signal stops accepting and lets streams end for server.drain_timeout_s; a second one ends at once."),
         ))
-        .subcommand(with_settings(demo::DemoArgs::augment_args(
-            Command::new("demo")
+        .subcommand(with_settings(
+            demo::DemoArgs::augment_args(Command::new("demo"))
                 .about("Crawl a synthetic web on loopback and show the stream and its latencies; needs nothing else"),
-        )))
-        .subcommand(with_settings(crawl::CrawlArgs::augment_args(
-            Command::new("crawl")
+        ))
+        .subcommand(with_settings(
+            crawl::CrawlArgs::augment_args(Command::new("crawl"))
                 .about("Crawl URLs once: NDJSON on stdout, a progress bar on stderr")
                 .after_help("Exit status: 0 every URL has its document; 1 some have not; 2 the request was refused or the crawl broke off."),
-        )))
-        .subcommand(with_settings(run::ExtractArgs::augment_args(
-            Command::new("extract").about("Extract one HTML file in the sandbox and print the document as JSON"),
-        )))
+        ))
+        .subcommand(with_settings(
+            run::ExtractArgs::augment_args(Command::new("extract"))
+                .about("Extract one HTML file in the sandbox and print the document as JSON"),
+        ))
         .subcommand(with_settings(
             Command::new("check").about("Validate the configuration, and say what this kernel allows"),
         ))

@@ -11,6 +11,7 @@ use crate::fetch::Fetcher;
 use crate::local::{Notify, Permit, Semaphore, Slot};
 use crate::observe::Core;
 use crate::observe::hist::Epoch;
+use crate::observe::metrics::Counter;
 use crate::observe::request_id::{RequestId, RequestIds};
 use crate::proto::events::PageResult;
 use crate::stream::machine::Ending;
@@ -74,10 +75,14 @@ pub struct Node {
     /// Pages that run here, by stream, each with its way to be told to end.
     pages: RefCell<HashMap<Ulid, Vec<Rc<Notify>>>>,
     watchers: RefCell<Vec<Option<Rc<Notify>>>>,
+    /// Places in `watchers` that are free.
+    watchers_free: RefCell<Vec<usize>>,
     scratch: RefCell<BytesMut>,
     request_ids: RefCell<RequestIds>,
     /// Pages that the sandbox stopped or that failed in it.
     traps: Cell<u64>,
+    /// What of the fetcher's own counts is in `observe` already.
+    fetch_counted: Cell<[u64; 4]>,
     /// When the core must have ended, once it is told to.
     drain_until: Cell<Option<Instant>>,
     drain: Notify,
@@ -112,6 +117,8 @@ impl Node {
             finished: RefCell::default(),
             pages: RefCell::default(),
             watchers: RefCell::default(),
+            watchers_free: RefCell::default(),
+            fetch_counted: Cell::default(),
             scratch: RefCell::new(BytesMut::with_capacity(SCRATCH_BYTES)),
             request_ids: RefCell::new(RequestIds::new(Ulid::generate().0)),
             traps: Cell::new(0),
@@ -219,6 +226,22 @@ impl Node {
             let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
             self.request_ids.borrow_mut().next(now_ms)
         })
+    }
+
+    /// Brings the fetcher's counts into the core's.
+    pub(super) fn count_fetches(&self) {
+        let stats = self.fetcher.stats();
+        let now = [&stats.opened, &stats.reused, &stats.refused, &stats.wire_bytes].map(Cell::get);
+        let before = self.fetch_counted.replace(now);
+        let counters = [
+            Counter::FetchOpened,
+            Counter::FetchReused,
+            Counter::EgressRefused,
+            Counter::FetchBytesIn,
+        ];
+        for (at, counter) in counters.into_iter().enumerate() {
+            self.observe.add(counter, now[at] - before[at]);
+        }
     }
 
     /// What the lane did so far.
@@ -346,7 +369,7 @@ impl Node {
     /// Registers a reader on this core; it is woken through `notify`.
     pub fn watch(&self, notify: &Rc<Notify>) -> Watcher {
         let mut watchers = self.watchers.borrow_mut();
-        let free = watchers.iter().position(Option::is_none);
+        let free = self.watchers_free.borrow_mut().pop();
         let token = free.unwrap_or_else(|| {
             watchers.push(None);
             watchers.len() - 1
@@ -357,8 +380,9 @@ impl Node {
 
     /// Forgets a reader of this core.
     pub fn unwatch(&self, watcher: Watcher) {
-        if let Some(slot) = self.watchers.borrow_mut().get_mut(watcher.token) {
-            *slot = None;
+        let known = self.watchers.borrow_mut().get_mut(watcher.token).and_then(Option::take);
+        if known.is_some() {
+            self.watchers_free.borrow_mut().push(watcher.token);
         }
     }
 

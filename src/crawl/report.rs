@@ -30,6 +30,7 @@ pub(super) async fn core(node: &Node, scope: Scope) -> CoreSnapshot {
         capacity: (class.in_use + class.free) as u64,
     });
     let lane = node.lane_stats();
+    node.count_fetches();
     CoreSnapshot {
         core: node.index,
         counters: node.observe.counters(),

@@ -165,17 +165,10 @@ impl Conn {
     }
 
     async fn read(&mut self, now: Instant) -> Result<(), Gone> {
-        let mut inbox = self.inbox.take().unwrap_or_else(|| arena::alloc(READ_BYTES));
-        if inbox.spare_capacity() == 0 {
-            inbox.reserve(READ_BYTES);
-        }
-        let (read, inbox) = self.socket.read(inbox).await;
-        self.inbox = Some(inbox);
-        if read? == 0 {
-            self.consume(0);
-            if let Err(refusal) = self.h1.handle_eof(now) {
-                return self.refuse(&refusal.into()).await;
-            }
+        if self.receive().await? == 0
+            && let Err(refusal) = self.h1.handle_eof(now)
+        {
+            return self.refuse(&refusal.into()).await;
         }
         Ok(())
     }
@@ -241,17 +234,25 @@ impl Conn {
                 };
             }
         }
+        if self.receive().await? == 0 {
+            return Ok(self.h1.handle_eof(Instant::now()).err().map(Into::into));
+        }
+        Ok(None)
+    }
+
+    /// Reads once, behind what the inbox holds; 0 is the end.
+    async fn receive(&mut self) -> Result<usize, Gone> {
         let mut inbox = self.inbox.take().unwrap_or_else(|| arena::alloc(READ_BYTES));
         if inbox.spare_capacity() == 0 {
             inbox.reserve(READ_BYTES);
         }
         let (read, inbox) = self.socket.read(inbox).await;
         self.inbox = Some(inbox);
-        if read? == 0 {
-            self.consume(0);
-            return Ok(self.h1.handle_eof(Instant::now()).err().map(Into::into));
-        }
-        Ok(None)
+        let read = read?;
+        self.node.observe.add(Counter::BytesIn, read as u64);
+        // An empty buffer goes back at once.
+        self.consume(0);
+        Ok(read)
     }
 
     async fn write_interim(&mut self, interim: &'static [u8]) -> Result<(), Gone> {
@@ -358,7 +359,7 @@ impl Conn {
         while !self.out.is_empty() {
             let sent = uring::time::timeout(stall, self.socket.send(&mut self.out)).await;
             match sent {
-                Ok(Ok(_)) => {}
+                Ok(Ok(sent)) => self.node.observe.add(Counter::BytesOut, sent as u64),
                 Ok(Err(_)) => return Err(Gone),
                 Err(_) => {
                     // Nothing that is still queued may keep the socket alive.

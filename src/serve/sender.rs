@@ -221,6 +221,7 @@ impl<'a> Sending<'a> {
             Err(_) => return self.cut(),
         };
         let now = Instant::now();
+        self.conn.node.observe.add(Counter::BytesOut, sent as u64);
         self.ring.handle_sent(now, sent, now - begun);
         self.measure(now);
         self.heartbeat_at = now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
