@@ -183,7 +183,11 @@ impl Live {
     async fn keep_time(&self, node: &Rc<Node>) {
         loop {
             let due = self.machine.borrow().poll_timeout();
-            let unread = self.unread_since.get().map(|since| since + self.resume_window);
+            // Once the stream is being ended, the end of its window is behind us for good: to wait for
+            // a time in the past would be to spin, and nothing else on this core would ever run.
+            let over = self.machine.borrow().ending().is_some();
+            let unread = self.unread_since.get().filter(|_| !over);
+            let unread = unread.map(|since| since + self.resume_window);
             if self.machine.borrow().state() == State::Closed {
                 return;
             }

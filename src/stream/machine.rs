@@ -249,6 +249,12 @@ impl Machine {
         self.state
     }
 
+    /// Why the stream is being ended before its work is done, if it is.
+    #[must_use]
+    pub const fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
     /// Totals so far.
     #[must_use]
     pub const fn counts(&self) -> Counts {
