@@ -8,6 +8,7 @@
 //! - `SIM_SEED=1234` replays one seed and prints each step.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::cast_possible_truncation, reason = "a simulation's numbers are small")]
 
 mod reader;
 mod world;

@@ -4,41 +4,41 @@ use forebay::proto::events::{Event, Kind};
 use forebay::stream::log::{Log, ReaderId};
 
 /// One client's view over all its connections.
-pub struct Reader {
+pub(crate) struct Reader {
     id: Option<ReaderId>,
     /// The last durable `seq` taken.
-    pub last: Option<u64>,
+    pub(crate) last: Option<u64>,
     /// `seq` of the durable events taken since the last (re-)attachment, in order.
-    pub gaps: u64,
-    pub finished: bool,
+    pub(crate) gaps: u64,
+    pub(crate) finished: bool,
     kinds: Vec<Kind>,
 }
 
 impl Reader {
-    pub fn new(log: &mut Log) -> Self {
+    pub(crate) fn new(log: &mut Log) -> Self {
         let id = Some(log.attach(None));
         Self { id, last: None, gaps: 0, finished: false, kinds: Vec::new() }
     }
 
-    pub fn attached(&self) -> bool {
+    pub(crate) fn attached(&self) -> bool {
         self.id.is_some()
     }
 
-    pub fn detach(&mut self, log: &mut Log) {
+    pub(crate) fn detach(&mut self, log: &mut Log) {
         if let Some(id) = self.id.take() {
             log.detach(id);
         }
     }
 
     /// Comes back behind what it has, or, when `forget` is set, some events before that.
-    pub fn attach(&mut self, log: &mut Log, forget: u64) {
+    pub(crate) fn attach(&mut self, log: &mut Log, forget: u64) {
         assert!(self.id.is_none());
         self.last = self.last.and_then(|last| last.checked_sub(forget));
         self.id = Some(log.attach(self.last));
     }
 
     /// Takes up to `most` events and checks each against what came before.
-    pub fn read(&mut self, log: &mut Log, most: u64) {
+    pub(crate) fn read(&mut self, log: &mut Log, most: u64) {
         let Some(id) = self.id else { return };
         for _ in 0..most {
             let Some(event) = log.next(id) else { break };

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one number decides a whole run.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,18 +22,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    pub fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 /// What a run met on its way.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     paused: u64,
     gaps: u64,
     reattached: u64,
@@ -44,7 +44,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn add(&mut self, run: &Self) {
+    pub(crate) fn add(&mut self, run: &Self) {
         self.paused += run.paused;
         self.gaps += run.gaps;
         self.reattached += run.reattached;
@@ -54,13 +54,13 @@ impl Seen {
         self.acked += run.acked;
     }
 
-    pub fn covers_everything(&self) -> bool {
+    pub(crate) fn covers_everything(&self) -> bool {
         let all = [self.paused, self.gaps, self.reattached, self.cancelled, self.deadline];
         all.iter().all(|count| *count > 0) && self.completed > 0 && self.acked > 0
     }
 }
 
-pub struct World {
+pub(crate) struct World {
     random: Random,
     verbose: bool,
     now: Instant,
@@ -79,7 +79,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, verbose: bool) -> Self {
+    pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random(seed);
         let total = [1, 2, 10, 60][random.below(4) as usize];
         let urls: Arc<[Arc<str>]> =
@@ -115,7 +115,7 @@ impl World {
     }
 
     /// Runs the stream to its end and its readers to theirs.
-    pub fn run(mut self) -> Seen {
+    pub(crate) fn run(mut self) -> Seen {
         self.machine.handle_start(self.now);
         self.settle();
         let mut steps = 0;
