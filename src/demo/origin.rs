@@ -235,6 +235,10 @@ fn read_head(
             // Closing a socket that still holds unread bytes resets the connection.
             Ok(n) if buffer.is_empty() && chunk[..n].starts_with(RESET) => return Ok(None),
             Ok(0) => return Ok(None),
+            // The first bytes may have come in pieces: what may yet become that path stays unread.
+            Ok(n) if buffer.is_empty() && RESET.starts_with(&chunk[..n]) => {
+                thread::sleep(Duration::from_millis(1));
+            }
             Ok(n) => {
                 let n = stream.read(&mut chunk[..n])?;
                 buffer.extend_from_slice(&chunk[..n]);
