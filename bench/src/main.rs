@@ -47,6 +47,10 @@ fn number(
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let Some((name, rest)) = args.split_first() else { return usage() };
+    if name == "--help" {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
     let Some((_, _, run)) = BENCHES.iter().find(|bench| bench.0 == name) else { return usage() };
     match run(rest) {
         Ok(true) => ExitCode::SUCCESS,
@@ -59,9 +63,11 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: cargo run --release -p forebay-bench -- NAME [ARGUMENTS]");
-    for (name, what, _) in BENCHES {
-        eprintln!("  {name:<14}{what}");
-    }
+    eprint!("{}", help());
     ExitCode::from(2)
+}
+
+fn help() -> String {
+    let usage = "usage: cargo run --release -p forebay-bench -- NAME [ARGUMENTS]\n".to_owned();
+    BENCHES.iter().fold(usage, |text, (name, what, _)| text + &format!("  {name:<14}{what}\n"))
 }

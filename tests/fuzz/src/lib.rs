@@ -10,3 +10,5 @@ pub mod error;
 pub mod limits;
 #[path = "../../../src/proto/mod.rs"]
 pub mod proto;
+#[path = "../../../src/timings.rs"]
+pub mod timings;
