@@ -103,11 +103,6 @@ pub enum Message {
         /// Of which stream.
         stream: Ulid,
     },
-    /// Cancel a stream that this core owns.
-    Cancel {
-        /// Which stream.
-        stream: Ulid,
-    },
     /// Readers of a stream that this core owns have caught up, come or gone.
     Look {
         /// Which stream.

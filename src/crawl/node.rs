@@ -152,11 +152,6 @@ impl Node {
                 }
             }
             Message::Abort { stream } => self.abort_pages(stream),
-            Message::Cancel { stream } => {
-                if let Some(live) = self.live(stream) {
-                    live.end(self, Ending::Cancelled);
-                }
-            }
             Message::Look { stream } => self.look(stream),
             Message::Wake { token } => self.wake_here(token),
             Message::Report { scope, to } => {

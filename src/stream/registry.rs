@@ -31,18 +31,6 @@ impl Registry {
         self.shard(id).remove(&id)
     }
 
-    /// Streams known.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().map_or(0, |map| map.len())).sum()
-    }
-
-    /// Whether no stream is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn shard(&self, id: Ulid) -> MutexGuard<'_, HashMap<Ulid, Arc<Stream>>> {
         // The low bits of a ULID are random.
         let at = (id.0 % SHARDS as u128) as usize;
