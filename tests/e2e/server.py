@@ -35,6 +35,8 @@ FLAGS = {
     "write_stall_timeout_ms": "--write-stall-ms",
     "urls_max": "--stream-urls-max",
     "request_body_bytes_max": "--body-bytes-max",
+    "replay_bytes_max": "--stream-replay-bytes-max",
+    "ring_bytes_max": "--buffer-bytes-max",
 }
 
 # The server's own limits, as in src/limits.rs and the defaults of src/config.rs.
