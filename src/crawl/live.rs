@@ -9,7 +9,7 @@ use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
 use crate::observe::request_id::RequestId;
 use crate::proto::events::{self, Event, Metadata, PageResult, Progress, Summary};
 use crate::stream::Stream;
-use crate::stream::machine::{Ending, Machine, Output, Plan};
+use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::state::State;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,6 +35,25 @@ pub struct Terms {
     pub request_id: RequestId,
 }
 
+/// Why no URLs were added to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// The stream has ended, or is being ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The stream would have more URLs than a stream may have.
+    #[error("{total} urls, maximum {max}")]
+    TooMany {
+        /// URLs that it would have.
+        total: u64,
+        /// URLs that it may have.
+        max: u64,
+    },
+    /// The core that the stream belongs to did not answer in time.
+    #[error("the stream's core is busy")]
+    Busy,
+}
+
 /// See the module.
 pub struct Live {
     /// What readers and other cores know of the stream.
@@ -42,7 +61,6 @@ pub struct Live {
     /// How long it may be without a reader.
     pub resume_window: Duration,
     machine: RefCell<Machine>,
-    urls: Arc<[Arc<str>]>,
     options: Arc<Options>,
     request_id: RequestId,
     started_at: SystemTime,
@@ -66,7 +84,7 @@ impl Live {
         let now = Instant::now();
         let CrawlRequest { urls, options } = request;
         let plan = Plan {
-            urls: Arc::clone(&urls),
+            urls,
             concurrency: options.concurrency,
             order: options.order.unwrap_or(terms.order).order(),
             deadline: Duration::from_millis(options.deadline_ms),
@@ -81,7 +99,6 @@ impl Live {
             stream,
             resume_window: Duration::from_secs(window),
             machine: RefCell::new(Machine::new(plan, now)),
-            urls,
             options,
             request_id: terms.request_id,
             started_at: SystemTime::now(),
@@ -111,6 +128,21 @@ impl Live {
         self.pump(node);
     }
 
+    /// More URLs for the stream. Answers the first one's index and the new total.
+    ///
+    /// # Errors
+    /// Why none were added.
+    pub fn add(&self, node: &Rc<Node>, urls: &[Arc<str>]) -> Result<(u32, u64), AddError> {
+        let max = node.shared.config.urls_max as u64;
+        let total = self.machine.borrow().counts().total + urls.len() as u64;
+        if total > max {
+            return Err(AddError::TooMany { total, max });
+        }
+        let first = self.machine.borrow_mut().handle_add(urls)?;
+        self.pump(node);
+        Ok((first, total))
+    }
+
     /// Ends the stream early; its pages on all cores are told, its last event follows when they have
     /// ended.
     pub fn end(&self, node: &Rc<Node>, ending: Ending) {
@@ -135,7 +167,7 @@ impl Live {
         let replay = node.shared.config.replay_bytes_max;
         let behind = self.stream.with_log(|log| log.behind());
         let held = if machine.state() == State::Flushing { replay / 4 } else { replay / 2 };
-        let (before, paused) = (machine.state(), behind >= held);
+        let (before, paused) = (machine.state(), behind >= held || self.stream.starved());
         machine.handle_watermark(paused);
         self.stream.set_paused(machine.state() == State::Flushing);
         if before == State::Active && machine.state() == State::Flushing {
@@ -148,7 +180,7 @@ impl Live {
             let Some(index) = machine.poll_dispatch() else { break };
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
-                url: Arc::clone(&self.urls[index as usize]),
+                url: Arc::clone(machine.url(index)),
                 index,
                 options: Arc::clone(&self.options),
                 since: machine.started(),
@@ -156,6 +188,7 @@ impl Live {
             });
         }
         let closed = machine.state() == State::Closed;
+        self.stream.tally.set(machine.state(), machine.counts());
         drop(machine);
         node.wake(&woken);
         self.changed.notify();
@@ -212,7 +245,7 @@ impl Live {
                 Output::Metadata => {
                     let facts = Metadata {
                         stream_id,
-                        total_urls: self.urls.len(),
+                        total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
                         resume_window_s: self.resume_window.as_secs(),

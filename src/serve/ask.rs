@@ -5,6 +5,7 @@ use crate::error::{ApiCode, ApiError};
 use crate::observe::request_id::RequestId;
 use crate::observe::series::Endpoint;
 use crate::proto::h1::{Framing, Method, Request, TargetForm, list_members};
+use crate::proto::ws::handshake::{Accepted, Rejection};
 
 /// What a request's body claims to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Ask {
     pub wants_sse: bool,
     /// Whether the client asks for OpenMetrics.
     pub wants_openmetrics: bool,
+    /// What came of the opening handshake where the route is a WebSocket's.
+    pub upgrade: Option<Box<Result<Accepted, Rejection>>>,
 }
 
 impl Ask {
@@ -64,6 +67,7 @@ impl Ask {
             query: request.query().map(str::to_owned),
             wants_sse: accepts(request, "text/event-stream"),
             wants_openmetrics: accepts(request, "application/openmetrics-text"),
+            upgrade: None,
         }
     }
 
@@ -78,6 +82,7 @@ impl Ask {
             Some(Route::Crawl) => Endpoint::Crawl,
             Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
             Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
+            Some(Route::CrawlWs) => Endpoint::CrawlWs,
             None => Endpoint::Other,
         }
     }

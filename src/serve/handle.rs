@@ -6,6 +6,7 @@ use super::reply::{JSON, Reply, TEXT};
 use super::route::Route;
 use super::sender::{self, Manner, Reader};
 use super::transport::Transport;
+use super::ws;
 use crate::crawl::live::{Live, Terms};
 use crate::crawl::mesh::LaneJob;
 use crate::crawl::page;
@@ -61,6 +62,7 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         Route::Crawl => crawl(conn, &ask, Transport::Json).await,
         Route::CrawlStream if ask.wants_sse => crawl(conn, &ask, Transport::Sse).await,
         Route::CrawlStream => crawl(conn, &ask, Transport::Ndjson).await,
+        Route::CrawlWs => ws::upgrade(conn, ask).await,
         Route::Extract => extract(conn, &ask).await,
     }
 }

@@ -19,6 +19,8 @@ pub enum Route {
     Crawl,
     /// Events, NDJSON or SSE by `Accept`.
     CrawlStream,
+    /// A WebSocket that carries many streams.
+    CrawlWs,
     /// HTML in, document out.
     Extract,
 }
@@ -37,6 +39,7 @@ impl Route {
         match path.strip_prefix("/v1").unwrap_or(path) {
             "/crawl" => Some(Self::Crawl),
             "/crawl/stream" => Some(Self::CrawlStream),
+            "/crawl/ws" => Some(Self::CrawlWs),
             "/extract" => Some(Self::Extract),
             "/latency" => Some(Self::Latency),
             _ => None,
@@ -70,6 +73,8 @@ mod tests {
     fn paths_are_found_with_and_without_their_version() {
         assert_eq!(Route::find("/crawl"), Some(Route::Crawl));
         assert_eq!(Route::find("/v1/crawl/stream"), Some(Route::CrawlStream));
+        assert_eq!(Route::find("/crawl/ws"), Some(Route::CrawlWs));
+        assert_eq!(Route::find("/v1/crawl/ws"), Some(Route::CrawlWs));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
         for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"]
         {

@@ -32,8 +32,8 @@ const SCRATCH_BYTES: usize = 4 * 1024;
 /// A place in a stream's log, given back when dropped.
 pub struct Reader {
     node: Rc<Node>,
-    stream: Arc<Stream>,
-    id: ReaderId,
+    pub(super) stream: Arc<Stream>,
+    pub(super) id: ReaderId,
     watcher: Watcher,
     news: Rc<Notify>,
 }
@@ -41,7 +41,16 @@ pub struct Reader {
 impl Reader {
     /// Joins a stream behind `after`, or at its very beginning.
     pub fn attach(node: &Rc<Node>, stream: &Arc<Stream>, after: Option<u64>) -> Self {
-        let news = Rc::<Notify>::default();
+        Self::attach_with(node, stream, after, Rc::default())
+    }
+
+    /// As [`Reader::attach`], with a flag that other readers may share.
+    pub fn attach_with(
+        node: &Rc<Node>,
+        stream: &Arc<Stream>,
+        after: Option<u64>,
+        news: Rc<Notify>,
+    ) -> Self {
         let watcher = node.watch(&news);
         let id = stream.attach(after, watcher);
         Self { node: Rc::clone(node), stream: Arc::clone(stream), id, watcher, news }
@@ -311,7 +320,7 @@ impl<'a> Sending<'a> {
     }
 }
 
-fn event_kind(kind: Kind) -> EventKind {
+pub(super) fn event_kind(kind: Kind) -> EventKind {
     match kind {
         Kind::Metadata => EventKind::Metadata,
         Kind::Result => EventKind::Result,

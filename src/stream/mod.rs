@@ -8,6 +8,9 @@ pub mod log;
 pub mod machine;
 pub mod registry;
 pub mod state;
+mod tally;
+
+pub use tally::Tally;
 
 use crate::proto::events::Event;
 use log::{Log, ReaderId};
@@ -44,6 +47,10 @@ pub struct Stream {
     pub owner: usize,
     aborted: Arc<AtomicBool>,
     paused: AtomicBool,
+    /// Readers that want no more results for now.
+    starved: AtomicUsize,
+    /// Where the stream stands, as its owner last said.
+    pub tally: Tally,
     shared: Mutex<Shared>,
     totals: Arc<Totals>,
 }
@@ -66,6 +73,8 @@ impl Stream {
             owner,
             aborted: Arc::default(),
             paused: AtomicBool::new(false),
+            starved: AtomicUsize::new(0),
+            tally: Tally::default(),
             shared: Mutex::new(shared),
             totals,
         })
@@ -104,6 +113,13 @@ impl Stream {
         shared.watchers.len()
     }
 
+    /// A client has what it was sent up to `seq`: the window before is freed, as far as every reader
+    /// has taken it.
+    pub fn ack(&self, seq: u64) {
+        let freed = self.with_log(|log| log.ack(seq));
+        self.totals.bytes.fetch_sub(freed, Ordering::Relaxed);
+    }
+
     /// The log, for a moment: nothing may be awaited while it is held.
     pub fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> T {
         look(&mut self.lock().log)
@@ -130,6 +146,20 @@ impl Stream {
     #[must_use]
     pub fn paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
+    }
+
+    /// Whether a reader wants no more results for now: nothing new is to be fetched.
+    #[must_use]
+    pub fn starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire) > 0
+    }
+
+    /// A reader begins to want no more results, or wants some again.
+    pub fn starve(&self, begins: bool) {
+        match begins {
+            true => self.starved.fetch_add(1, Ordering::AcqRel),
+            false => self.starved.fetch_sub(1, Ordering::AcqRel),
+        };
     }
 
     /// The crawl begins or ends to wait for readers.
