@@ -155,11 +155,11 @@ class Crawl(Sockets):
     def test_large_documents_do_not_keep_small_ones_waiting(self):
         with self.socket(compression=None) as socket:
             socket.crawl("large", self.pages(12, size="900k"), concurrency=4, timeout_ms=60000)
-            socket.until("large", "result")
+            large = socket.until("large", "result")
             socket.crawl("small", self.pages(5, 50, size=1500))
             self.holds(socket.stream("small"), 5)
             self.assertNotIn("summary", [event["type"] for event in socket.kept["large"]])
-            self.holds(socket.stream("large"), 12)
+            self.holds(large + socket.stream("large"), 12)
 
 
 class Ops(Sockets):
@@ -182,9 +182,9 @@ class Ops(Sockets):
     def test_cancel_without_credit_still_ends(self):
         with self.socket() as socket:
             socket.crawl("a", self.pages(10), credit=0)
-            socket.until("a", "metadata")
+            events = socket.until("a", "metadata")
             socket.op("cancel", id="a")
-            self.holds(socket.stream("a"), 10)
+            self.holds(events + socket.stream("a"), 10)
 
     def test_add_makes_the_stream_longer(self):
         with self.socket() as socket:
@@ -240,9 +240,7 @@ class Ops(Sockets):
     def test_ack_frees_the_window_and_a_resume_before_it_gets_a_gap(self):
         with self.socket() as socket:
             socket.crawl("a", [*self.pages(6), self.stalled()], timeout_ms=60000)
-            events = []
-            while sum(event["type"] == "result" for event in events) < 6:
-                events.append(socket.next("a"))
+            events = socket.results("a", 6)
             stream_id, last = events[0]["stream_id"], events[-1]["seq"]
             socket.op("ack", id="a", seq=4)
             socket.op("ping", id="p")
@@ -262,17 +260,14 @@ class Ops(Sockets):
             self.assertEqual(socket.status(), {})
             socket.crawl("a", [*self.pages(2), self.stalled()], timeout_ms=60000)
             socket.crawl("b", self.pages(20), credit=3)
-            while sum(event["type"] == "result" for event in socket.kept.get("a", [])) < 2:
-                socket.kept.setdefault("a", []).append(socket.next("a"))
-            while sum(event["type"] == "result" for event in socket.kept.get("b", [])) < 3:
-                socket.kept.setdefault("b", []).append(socket.next("b"))
+            seen = {"a": socket.results("a", 2), "b": socket.results("b", 3)}
             streams = socket.status()
             a, b = streams["a"], streams["b"]
             self.assertEqual((a["state"], a["completed"], a["total"], a["credit"]), ("active", 2, 3, None))
             self.assertEqual((a["last_seq"], a["sent_seq"]), (2, 2))
             self.assertEqual((b["state"], b["total"], b["credit"], b["sent_seq"]), ("flushing", 20, 0, 3))
             for name in ("a", "b"):
-                self.assertEqual(streams[name]["stream_id"], socket.kept[name][0]["stream_id"])
+                self.assertEqual(streams[name]["stream_id"], seen[name][0]["stream_id"])
                 socket.op("cancel", id=name)
                 socket.stream(name)
 
@@ -350,7 +345,7 @@ class Credit(Sockets):
         origin_json(self.origin, "/_wait?in_flight=0&timeout=10s")
         origin_json(self.origin, "/_reset")
         with self.socket() as socket:
-            socket.crawl("starved", self.pages(60, 1000), credit=2, concurrency=4)
+            socket.crawl("starved", self.pages(60, 1000), credit=2, concurrency=4, progress_ms=0)
             socket.crawl("fed", self.pages(60, 2000), concurrency=4)
             self.holds(socket.stream("fed"), 60)
             while socket.status()["starved"]["sent_seq"] < 2:
@@ -363,8 +358,7 @@ class Credit(Sockets):
             fetched = [path for path in paths if path.startswith("/page/10")]
             self.assertLessEqual(len(fetched), 2 + 4 + 4)
             socket.op("credit", id="starved", n=10)
-            while sum(event["type"] == "result" for event in starved) < 12:
-                starved.append(socket.next("starved"))
+            starved += socket.results("starved", 10)
             self.assertTrue(socket.quiet(0.3), "more than the credit")
             socket.op("credit", id="starved", n=1000)
             starved += socket.kept.pop("starved", []) + socket.stream("starved")
@@ -372,7 +366,7 @@ class Credit(Sockets):
 
     def test_without_credit_other_events_flow(self):
         with self.socket() as socket:
-            socket.crawl("a", self.pages(5), credit=0, progress_ms=20)
+            socket.crawl("a", self.pages(5), credit=0, progress_ms=20, concurrency=2)
             self.assertEqual(socket.next("a")["type"], "metadata")
             kinds_seen = {socket.next("a")["type"] for _ in range(5)}
             self.assertEqual(kinds_seen, {"progress"})

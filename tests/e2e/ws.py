@@ -60,6 +60,13 @@ class Socket:
             events.append(self.next(name))
         return events
 
+    def results(self, name, count):
+        """A stream's events up to so many results."""
+        events = []
+        while sum(event["type"] == "result" for event in events) < count:
+            events.append(self.next(name))
+        return events
+
     def stream(self, name):
         """A stream's events to its end."""
         events = []

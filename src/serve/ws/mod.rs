@@ -22,6 +22,8 @@
 //! A socket that ends leaves its streams to their resume windows.
 
 mod attached;
+#[cfg(test)]
+mod encoders_tests;
 mod obey;
 mod op;
 mod outbox;
