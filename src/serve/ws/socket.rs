@@ -66,7 +66,7 @@ pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
     };
     // Frames may come glued to the handshake.
     if let Some(mut glued) = glued {
-        this.handle_input(&mut glued).await;
+        Box::pin(this.handle_input(&mut glued)).await;
     }
     // Whatever ends it, the streams go on for their resume windows.
     let _ = this.serve().await;
@@ -91,7 +91,7 @@ impl Socket {
                         self.session.handle_timeout(Instant::now());
                     }
                     Either::Right(ready) => {
-                        self.receive(ready).await?;
+                        Box::pin(self.receive(ready)).await?;
                         readable.set(socket.readable());
                     }
                 }
@@ -109,7 +109,7 @@ impl Socket {
                     Either::Left(sent) => break sent?,
                     Either::Right(Either::Left(())) => self.handle_time(stalled)?,
                     Either::Right(Either::Right(ready)) => {
-                        self.receive(ready).await?;
+                        Box::pin(self.receive(ready)).await?;
                         readable.set(socket.readable());
                     }
                 }
@@ -236,6 +236,8 @@ impl Socket {
         }
     }
 
+    /// Reads once and obeys what has come. Its callers box it: ops are rare, and their state would be
+    /// most of what an idle socket costs.
     async fn receive(&mut self, ready: io::Result<()>) -> Result<(), Gone> {
         ready?;
         let (read, mut buf) = self.socket.read(arena::alloc(READ_BYTES)).await;
