@@ -62,7 +62,7 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         Route::Crawl => crawl(conn, &ask, Transport::Json).await,
         Route::CrawlStream if ask.wants_sse => crawl(conn, &ask, Transport::Sse).await,
         Route::CrawlStream => crawl(conn, &ask, Transport::Ndjson).await,
-        Route::CrawlWs => ws::upgrade(conn, ask).await,
+        Route::CrawlWs => Box::pin(ws::upgrade(conn, ask)).await,
         Route::Extract => extract(conn, &ask).await,
     }
 }
