@@ -15,6 +15,7 @@ use crate::observe::hist::{Epoch, Scope};
 use crate::observe::summary;
 use crate::serve;
 use crate::stream::Totals;
+use crate::stream::idempotency::Keys;
 use crate::stream::registry::Registry;
 use std::io;
 use std::net::SocketAddr;
@@ -92,6 +93,7 @@ impl Server {
             config: Arc::clone(&config),
             extractor: OnceLock::new(),
             registry: Registry::default(),
+            keys: Keys::default(),
             totals: Arc::new(Totals::default()),
             mesh,
             draining: AtomicBool::new(false),

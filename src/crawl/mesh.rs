@@ -104,7 +104,7 @@ pub enum Message {
         /// Of which stream.
         stream: Ulid,
     },
-    /// End a stream that this core owns, at its client's wish.
+    /// End a stream that this core owns: its client wants no more of it.
     Cancel {
         /// Which stream.
         stream: Ulid,

@@ -19,6 +19,7 @@ use crate::proto::h1::{
 use crate::proto::timestamp::imf_fixdate;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use uring::arena::{self, Buf};
 use uring::net::TcpStream;
@@ -100,6 +101,11 @@ impl Conn {
             }
         }
         self.upgraded
+    }
+
+    /// Who asks: whose streams it may see.
+    pub(super) fn principal(&self) -> Arc<str> {
+        Arc::clone(&self.node.anonymous)
     }
 
     /// Reads until a request's head is complete; `None` when the connection has come to its end.

@@ -6,6 +6,7 @@ pub mod handle;
 pub mod reply;
 pub mod route;
 pub mod sender;
+pub mod streams;
 pub mod transport;
 pub mod ws;
 

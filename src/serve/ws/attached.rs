@@ -2,7 +2,6 @@
 
 use super::super::sender::{Reader, event_kind};
 use crate::crawl::node::Node;
-use crate::crawl::request::{Options, SlowClient};
 use crate::observe::Core;
 use crate::observe::metrics::Counter;
 use crate::observe::series::{Endpoint, Key, Measure};
@@ -11,7 +10,8 @@ use crate::proto::json;
 use crate::stream::Stream;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use uring::ring::RingStats;
 
 /// Bytes that a stream may send before it is its neighbour's turn.
 const QUANTUM_BYTES: i64 = 16 * 1024;
@@ -51,10 +51,6 @@ pub(super) struct Attached {
     pub(super) id: Box<str>,
     /// `{"id":"…",`: what stands in front of an event instead of its `{`.
     pub(super) prefix: Bytes,
-    /// What happens when the client does not read.
-    pub(super) slow_client: SlowClient,
-    /// For how long it may take nothing.
-    pub(super) stall: Duration,
     pub(super) marks: Marks,
     /// The last durable event that was taken for this socket.
     pub(super) taken_seq: Option<u64>,
@@ -79,7 +75,7 @@ pub(super) enum Next {
 }
 
 impl Attached {
-    pub(super) fn new(id: String, reader: Reader, options: &Options, now: Instant) -> Self {
+    pub(super) fn new(id: String, reader: Reader, now: Instant) -> Self {
         let mut prefix = BytesMut::with_capacity(id.len() + 16);
         prefix.put_slice(b"{\"id\":");
         json::string(&mut prefix, &id);
@@ -87,8 +83,6 @@ impl Attached {
         Self {
             id: id.into(),
             prefix: prefix.freeze(),
-            slow_client: options.slow_client,
-            stall: Duration::from_millis(options.stall_timeout_ms),
             marks: Marks::new(now),
             taken_seq: None,
             credit: Credit::default(),
@@ -144,10 +138,18 @@ impl Attached {
         Next::Event { event, last }
     }
 
+    /// Shows the state of the socket's ring to `GET /streams/{id}`, and what was sent to the stream's
+    /// flight recorder.
+    pub(super) fn publish(&self, stats: &RingStats, sent: usize) {
+        if self.marks.event_ready {
+            self.reader.publish(stats, sent, !self.marks.first_sent);
+        }
+    }
+
     /// Tells a crawl that waits for its readers that one has caught up.
     pub(super) fn tell_taken(&mut self, node: &Rc<Node>) {
         if std::mem::take(&mut self.taken) && self.stream().paused() {
-            node.look_at(self.stream().owner, self.stream().id);
+            node.look_at(self.stream().owner(), self.stream().id());
         }
     }
 
@@ -156,7 +158,7 @@ impl Attached {
         if starving != self.starving {
             self.starving = starving;
             self.stream().starve(starving);
-            node.look_at(self.stream().owner, self.stream().id);
+            node.look_at(self.stream().owner(), self.stream().id());
         }
     }
 }

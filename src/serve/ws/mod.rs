@@ -45,6 +45,7 @@ use crate::proto::ws::extension::Policy;
 use crate::proto::ws::handshake::{self, Accepted, CRAWL_SUBPROTOCOL, Offer, Rejection};
 use crate::proto::ws::{self, DeflateConfig, Session};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uring::arena::Buf;
 use uring::net::TcpStream;
@@ -58,6 +59,8 @@ pub struct Upgraded {
     glued: Option<Buf>,
     /// The client's own id for its request.
     request_id: Option<Box<RequestId>>,
+    /// Whose streams it begins and may see.
+    principal: Arc<str>,
 }
 
 /// Judges a request for a WebSocket.
@@ -113,6 +116,7 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         session,
         glued,
         request_id: id.map(Box::new),
+        principal: conn.principal(),
     }));
     Err(Gone)
 }

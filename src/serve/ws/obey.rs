@@ -6,9 +6,10 @@ use super::op::{Op, Refused};
 use super::reply;
 use super::socket::Socket;
 use crate::crawl::live::{AddError, Live, Terms};
-use crate::crawl::request::{CrawlRequest, Options, OrderName};
+use crate::crawl::request::{CrawlRequest, OrderName};
 use crate::error::{ApiCode, ApiError};
 use crate::observe::metrics::Counter;
+use crate::observe::series::Endpoint;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -64,16 +65,19 @@ impl Socket {
         self.free_place(&id)?;
         self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
         let terms = Terms {
+            id: Ulid::generate(),
+            principal: Arc::clone(&self.principal),
+            idempotency_key: None,
+            endpoint: Endpoint::CrawlWs,
             order: OrderName::Completion,
             resumable: true,
             request_id: self.node.request_id(self.request_id.as_deref().copied()),
         };
         let (node, news) = (Rc::clone(&self.node), Rc::clone(&self.news));
-        let options = Arc::clone(&request.options);
         let reader = Live::start(&node, request, terms, |stream| {
             Reader::attach_with(&node, stream, None, news)
         });
-        self.join(id, reader, &options, credit, now);
+        self.join(id, reader, credit, now);
         Ok(())
     }
 
@@ -87,28 +91,21 @@ impl Socket {
     ) -> Result<(), Refused> {
         let id = id.unwrap_or_else(|| stream_id.chars().take(ulid::ULID_LEN).collect());
         self.free_place(&id)?;
-        let ulid = Ulid::from_string(stream_id);
-        let Some(stream) = ulid.ok().and_then(|ulid| self.node.shared.registry.find(ulid)) else {
-            let error = self.unknown_stream(ulid.ok());
-            return Err(Refused::state(Some(id), error));
-        };
+        let unknown = |_| ApiError::new(ApiCode::NotFound, "there is no stream of this id");
+        let stream = Ulid::from_string(stream_id)
+            .map_err(unknown)
+            .and_then(|ulid| self.node.find_stream(ulid, &self.principal))
+            .map_err(|error| Refused::state(Some(id.clone()), error))?;
         let reader = Reader::attach_with(&self.node, &stream, after, Rc::clone(&self.news));
         self.node.observe.count(Counter::StreamsResumed);
         // A crawl that waits for a reader may go on.
-        self.node.look_at(stream.owner, stream.id);
-        self.join(id, reader, &Options::default(), credit, now);
+        self.node.look_at(stream.owner(), stream.id());
+        self.join(id, reader, credit, now);
         Ok(())
     }
 
-    fn join(
-        &mut self,
-        id: String,
-        reader: Reader,
-        options: &Options,
-        credit: Option<u32>,
-        now: Instant,
-    ) {
-        let mut attached = Box::new(Attached::new(id, reader, options, now));
+    fn join(&mut self, id: String, reader: Reader, credit: Option<u32>, now: Instant) {
+        let mut attached = Box::new(Attached::new(id, reader, now));
         if let Some(n) = credit {
             attached.set_credit(&self.node, |credit| credit.grant(n));
         }
@@ -120,14 +117,14 @@ impl Socket {
         let named = self.named(id)?;
         // Who wants the end of it wants its summary, whatever stands before that.
         named.set_credit(&node, super::attached::Credit::lift);
-        node.cancel(named.stream().owner, named.stream().id);
+        node.cancel(named.stream());
         Ok(())
     }
 
     async fn add(&mut self, id: &str, urls: &[Arc<str>]) -> Result<(), Refused> {
         let named = self.named(id)?.stream();
-        let (owner, stream) = (named.owner, named.id);
-        match self.node.add(owner, stream, urls.into()).await {
+        let place = (named.owner(), named.id());
+        match self.node.add(place, urls.into()).await {
             Ok((index, total)) => {
                 self.answer(reply::added(id, index, urls.len(), total));
                 Ok(())
@@ -180,16 +177,5 @@ impl Socket {
             return Err(Refused::state(Some(id.to_owned()), error));
         }
         Ok(())
-    }
-
-    /// Whether a stream that is not here may ever have been.
-    fn unknown_stream(&self, id: Option<Ulid>) -> ApiError {
-        let started = self.node.shared.started;
-        let ours = id.is_some_and(|id| (started..=SystemTime::now()).contains(&id.datetime()));
-        if ours {
-            ApiError::new(ApiCode::StreamExpired, "the stream's resume window is over")
-        } else {
-            ApiError::new(ApiCode::NotFound, "there is no such stream")
-        }
     }
 }

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::time::Instant;
 use uring::Gather;
-use uring::ring::{BufferConfig, BufferConfigError, Frame, PushError, Ring};
+use uring::ring::{BufferConfig, BufferConfigError, Frame, PushError, Ring, RingStats};
 
 /// Bytes of the block that frames' small parts are written into.
 const SCRATCH_BYTES: usize = 2 * 1024;
@@ -130,6 +130,11 @@ impl Outbox {
     pub(super) fn poll_gather(&mut self, out: &mut Gather) {
         self.has_room();
         self.ring.poll_gather(out);
+    }
+
+    /// The ring right now.
+    pub(super) fn stats(&self) -> RingStats {
+        self.ring.stats()
     }
 
     /// A send ended; whether the ring is still above its high watermark.

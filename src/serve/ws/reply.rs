@@ -4,6 +4,7 @@ use super::attached::Attached;
 use super::op::Refused;
 use crate::proto::json;
 use crate::proto::timestamp::rfc3339_millis;
+use crate::stream::Status;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::time::SystemTime;
 
@@ -84,7 +85,7 @@ pub(super) fn status<'a>(id: Option<&str>, streams: impl Iterator<Item = &'a Att
 
 fn stream(out: &mut BytesMut, attached: &Attached) {
     let stream = attached.stream();
-    let (state, counts) = stream.tally.get();
+    let Status { state, counts, .. } = stream.status();
     out.put_slice(&attached.prefix);
     out.put_slice(b"\"stream_id\":");
     json::string(out, &stream.id_text);

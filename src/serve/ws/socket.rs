@@ -9,7 +9,6 @@ use super::attached::{Attached, Marks, Next};
 use super::op::{self, Refused};
 use super::outbox::Outbox;
 use crate::crawl::node::Node;
-use crate::crawl::request::SlowClient;
 use crate::error::{ApiCode, ApiError};
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Way};
@@ -21,6 +20,7 @@ use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uring::arena::{self, Buf};
 use uring::net::TcpStream;
@@ -45,6 +45,8 @@ pub(super) struct Socket {
     /// Raised when a stream has something new, and when the server stops.
     pub(super) news: Rc<Notify>,
     pub(super) request_id: Option<Box<RequestId>>,
+    /// Whose streams it begins and may see.
+    pub(super) principal: Arc<str>,
     outbox: Option<Box<Outbox>>,
     /// Whether our side of the socket is shut.
     shut: bool,
@@ -52,7 +54,7 @@ pub(super) struct Socket {
 
 /// Serves a WebSocket to its end. `news` is raised when the server stops.
 pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
-    let Upgraded { node, socket, session, glued, request_id } = *upgraded;
+    let Upgraded { node, socket, session, glued, request_id, principal } = *upgraded;
     let mut this = Socket {
         node,
         socket,
@@ -61,6 +63,7 @@ pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
         leaving: Vec::new(),
         news,
         request_id,
+        principal,
         outbox: None,
         shut: false,
     };
@@ -280,7 +283,7 @@ impl Socket {
     /// How long the client may take nothing: what the least patient of its streams says.
     fn stall(&self) -> Duration {
         let own = Duration::from_millis(self.node.shared.config.write_stall_ms);
-        self.streams.iter().map(|attached| attached.stall).min().unwrap_or(own)
+        self.streams.iter().map(|it| it.stream().birth.patience.stall).min().unwrap_or(own)
     }
 
     /// Time has passed while a send was under way.
@@ -295,17 +298,20 @@ impl Socket {
         let now = Instant::now();
         let observe = &self.node.observe;
         observe.add(Counter::BytesOut, sent as u64);
-        self.streams.iter_mut().for_each(|attached| attached.marks.measure(observe, now, false));
-        self.leaving.drain(..).for_each(|mut marks| marks.measure(observe, now, true));
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
-        if !outbox.handle_sent(now, sent, begun) {
+        let pressed = outbox.handle_sent(now, sent, begun);
+        for attached in &mut self.streams {
+            attached.publish(&outbox.stats(), sent);
+            attached.marks.measure(observe, now, false);
+        }
+        self.leaving.drain(..).for_each(|mut marks| marks.measure(observe, now, true));
+        if !pressed {
             outbox.pressed_since = None;
             return Ok(());
         }
         let since = *outbox.pressed_since.get_or_insert(now);
-        let impatient = self.streams.iter();
-        let impatient = impatient.filter(|it| it.slow_client == SlowClient::Disconnect);
-        match impatient.map(|attached| attached.stall).min() {
+        let patience = self.streams.iter().map(|attached| attached.stream().birth.patience);
+        match patience.filter(|it| it.cut_slow).map(|it| it.stall).min() {
             Some(stall) if now >= since + stall => self.cut(),
             _ => Ok(()),
         }
