@@ -308,6 +308,19 @@ class Ops(Sockets):
             raw.send({"op": "ping"})
             self.assertEqual(raw.event()["type"], "pong")
 
+    def test_a_flood_of_ops_is_answered_in_order_whatever_the_client_reads(self):
+        count = 20_000
+        flood = b"".join(frame({"op": "status", "id": str(n)}) for n in range(count))
+        with Raw(self.server, receive_buffer=8192) as raw:
+            before = self.server.memory_bytes()
+            sender = threading.Thread(target=lambda: raw.connection.send(flood))
+            sender.start()
+            time.sleep(1)
+            self.assertLess(self.server.memory_bytes() - before, 16 << 20)
+            for n in range(count):
+                self.assertEqual(raw.event()["id"], str(n))
+            sender.join(30)
+
     def test_a_name_in_use_is_refused_and_its_stream_goes_on(self):
         with self.socket() as socket:
             socket.crawl("a", [self.origin.page(0, latency="500ms")])

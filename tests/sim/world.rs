@@ -85,10 +85,6 @@ pub(crate) struct World {
     seen: Seen,
 }
 
-fn url(at: u64) -> Arc<str> {
-    format!("https://example.com/{at}").into()
-}
-
 impl World {
     pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random(seed);
@@ -340,4 +336,8 @@ impl World {
             println!("{:?} {what}", self.machine.state());
         }
     }
+}
+
+fn url(at: u64) -> Arc<str> {
+    format!("https://example.com/{at}").into()
 }

@@ -48,6 +48,8 @@ pub(super) struct Socket {
     /// Whose streams it begins and may see.
     pub(super) principal: Arc<str>,
     outbox: Option<Box<Outbox>>,
+    /// What was read and not obeyed yet: answers to what stood before it wait to be sent.
+    unread: Option<Buf>,
     /// Whether our side of the socket is shut.
     shut: bool,
 }
@@ -65,12 +67,9 @@ pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
         request_id,
         principal,
         outbox: None,
+        unread: glued,
         shut: false,
     };
-    // Frames may come glued to the handshake.
-    if let Some(mut glued) = glued {
-        Box::pin(this.handle_input(&mut glued)).await;
-    }
     // Whatever ends it, the streams go on for their resume windows.
     let _ = this.serve().await;
     this.node.observe.count(Counter::WsClosed);
@@ -82,6 +81,12 @@ impl Socket {
         let mut readable = pin!(socket.readable());
         let mut out = Gather::new();
         loop {
+            // The first may have come glued to the handshake.
+            if self.takes_ops()
+                && let Some(buf) = self.unread.take()
+            {
+                Box::pin(self.handle_input(buf)).await;
+            }
             self.fill(&mut out);
             self.end_when_over(&out)?;
             if out.is_empty() {
@@ -105,7 +110,7 @@ impl Socket {
             let mut sending = pin!(socket.send(&mut out));
             let sent = loop {
                 let until = self.session.poll_timeout().ok_or(Gone)?.min(stalled);
-                let hears = self.outbox.as_ref().is_none_or(|outbox| outbox.takes_answers());
+                let hears = self.unread.is_none() && self.takes_ops();
                 let heard = when(hears, readable.as_mut());
                 let other = select2(uring::time::sleep_until(until), heard);
                 match select2(sending.as_mut(), other).await {
@@ -243,21 +248,33 @@ impl Socket {
     /// most of what an idle socket costs.
     async fn receive(&mut self, ready: io::Result<()>) -> Result<(), Gone> {
         ready?;
-        let (read, mut buf) = self.socket.read(arena::alloc(READ_BYTES)).await;
+        let (read, buf) = self.socket.read(arena::alloc(READ_BYTES)).await;
         match read? {
             0 => self.session.handle_eof(),
             read => {
                 self.node.observe.add(Counter::BytesIn, read as u64);
-                self.handle_input(&mut buf).await;
+                self.handle_input(buf).await;
             }
         }
         Ok(())
     }
 
-    async fn handle_input(&mut self, buf: &mut Buf) {
+    /// Whether there is room for the answers to more ops.
+    fn takes_ops(&self) -> bool {
+        self.outbox.as_ref().is_none_or(|outbox| outbox.takes_answers())
+    }
+
+    /// Obeys what has come; what there is no room to answer waits.
+    async fn handle_input(&mut self, mut buf: Buf) {
         let mut input = &mut buf[..];
         let mut turn = Instant::now();
         loop {
+            if !self.takes_ops() {
+                let left = input.len();
+                buf.advance(buf.len() - left);
+                self.unread = Some(buf);
+                return;
+            }
             let now = Instant::now();
             let asked = match self.session.handle_bytes(now, &mut input) {
                 None => return,
