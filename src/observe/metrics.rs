@@ -139,6 +139,16 @@ labels! {
     }
 }
 
+labels! {
+    /// Which way a message went.
+    Way {
+        /// From a client.
+        In = "in",
+        /// To a client.
+        Out = "out",
+    }
+}
+
 /// How a page ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageEnd {
@@ -211,6 +221,14 @@ pub enum Counter {
     CacheMisses,
     /// TTFBs above the warning threshold.
     TtfbSlow,
+    /// Connections that became WebSockets.
+    WsOpened,
+    /// Of those, the ones that have ended.
+    WsClosed,
+    /// WebSocket messages; control frames are none.
+    WsMessages(Way),
+    /// Messages to clients that went out compressed.
+    WsDeflated,
 }
 
 const REQUESTS: usize = 0;
@@ -224,7 +242,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 14;
+    pub const COUNT: usize = SINGLE + 19;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -255,6 +273,10 @@ impl Counter {
             Self::CacheHits => SINGLE + 11,
             Self::CacheMisses => SINGLE + 12,
             Self::TtfbSlow => SINGLE + 13,
+            Self::WsOpened => SINGLE + 14,
+            Self::WsClosed => SINGLE + 15,
+            Self::WsMessages(way) => SINGLE + 16 + way as usize,
+            Self::WsDeflated => SINGLE + 18,
         }
     }
 }
@@ -433,7 +455,11 @@ mod tests {
             Counter::CacheHits,
             Counter::CacheMisses,
             Counter::TtfbSlow,
+            Counter::WsOpened,
+            Counter::WsClosed,
         ]);
+        all.extend(Way::ALL.map(Counter::WsMessages));
+        all.push(Counter::WsDeflated);
         all
     }
 
