@@ -1,5 +1,6 @@
 //! A running stream on the core that owns it: joins the machine, the log, the readers and the pages.
 
+use super::cached::Ask;
 use super::mesh::PageJob;
 use super::node::Node;
 use super::request::{CrawlRequest, Options, OrderName, Robots};
@@ -7,10 +8,12 @@ use crate::error::Stage;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
 use crate::observe::request_id::RequestId;
-use crate::proto::events::{self, Event, Metadata, PageResult, Progress, Summary};
-use crate::stream::Stream;
+use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Summary};
+use crate::proto::text::Text;
 use crate::stream::machine::{Ending, Machine, Output, Plan};
 use crate::stream::state::State;
+use crate::stream::{Stream, Watcher};
+use crate::timings::Timings;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +22,9 @@ use ulid::Ulid;
 
 /// What a page's event is taken to weigh before the stream has seen larger ones, in bytes.
 const EVENT_BYTES_GUESS: usize = 16 * 1024;
+
+/// For how long a stream works off cached pages before it lets others go on.
+const TURN: Duration = Duration::from_micros(150);
 
 /// What every client is told that did not say `"robots":"ignore"`.
 const ROBOTS_WARNING: &str =
@@ -42,14 +48,18 @@ pub struct Live {
     /// How long it may be without a reader.
     pub resume_window: Duration,
     machine: RefCell<Machine>,
-    urls: Arc<[Arc<str>]>,
+    urls: Arc<[Text]>,
     options: Arc<Options>,
+    /// How its pages are looked up.
+    ask: Ask,
     request_id: RequestId,
     started_at: SystemTime,
     /// The largest event so far: what each page in flight is taken to add to the log.
     event_bytes: Cell<usize>,
     /// Since when nobody reads.
     unread_since: Cell<Option<Instant>>,
+    /// Whether a turn ended before there was nothing left to do.
+    unfinished: Cell<bool>,
     changed: Notify,
 }
 
@@ -74,19 +84,22 @@ impl Live {
         };
         let shared = &node.shared;
         let totals = Arc::clone(&shared.totals);
-        let stream =
-            Stream::new(Ulid::generate(), node.index, shared.config.replay_bytes_max, totals);
+        // Beside the results: metadata and summary.
+        let room = (urls.len() + 2, shared.config.replay_bytes_max);
+        let stream = Stream::new(Ulid::generate(), node.index, room, totals);
         let window = if terms.resumable { options.resume_window_s } else { 0 };
         let live = Rc::new(Self {
             stream,
             resume_window: Duration::from_secs(window),
             machine: RefCell::new(Machine::new(plan, now)),
             urls,
+            ask: Ask::new(shared, &options),
             options,
             request_id: terms.request_id,
             started_at: SystemTime::now(),
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
+            unfinished: Cell::new(false),
             changed: Notify::default(),
         });
         let reader = attach(&live.stream);
@@ -119,19 +132,49 @@ impl Live {
     }
 
     /// Does whatever there is to do: writes events, wakes readers, pauses or goes on, starts pages.
+    /// Cached pages need nothing else, so a turn is bounded; the next one follows after a yield.
     pub(super) fn pump(&self, node: &Rc<Node>) {
         self.note_readers();
         let mut machine = self.machine.borrow_mut();
-        let mut woken = Vec::new();
+        let mut woken = node.woken.take();
+        let turn_ends = Instant::now() + TURN;
+        loop {
+            self.write_all(node, &mut machine, &mut woken);
+            let behind = self.hold_or_go_on(node, &mut machine);
+            if Instant::now() >= turn_ends {
+                self.unfinished.set(true);
+                break;
+            }
+            if !self.start_pages(node, &mut machine, behind) {
+                break;
+            }
+        }
+        let closed = machine.state() == State::Closed;
+        drop(machine);
+        woken.dedup();
+        node.wake(&woken);
+        woken.clear();
+        node.woken.replace(woken);
+        self.changed.notify();
+        if closed {
+            node.retire(self);
+        }
+    }
+
+    fn write_all(&self, node: &Rc<Node>, machine: &mut Machine, woken: &mut Vec<Watcher>) {
         while let Some(output) = machine.poll_output() {
-            let Some(event) = self.write(node, &machine, output) else {
+            let Some(event) = self.write(node, machine, output) else {
                 self.stream.abort();
                 node.abort_everywhere(self.stream.id);
                 continue;
             };
             self.event_bytes.set(self.event_bytes.get().max(event.len()));
-            self.stream.append(event, &mut woken);
+            self.stream.append(event, woken);
         }
+    }
+
+    /// Pauses a stream whose readers are behind, or lets it go on; how far they are behind, in bytes.
+    fn hold_or_go_on(&self, node: &Rc<Node>, machine: &mut Machine) -> usize {
         let replay = node.shared.config.replay_bytes_max;
         let behind = self.stream.with_log(|log| log.behind());
         let held = if machine.state() == State::Flushing { replay / 4 } else { replay / 2 };
@@ -141,27 +184,35 @@ impl Live {
         if before == State::Active && machine.state() == State::Flushing {
             node.observe.count(Counter::StreamsPaused);
         }
+        behind
+    }
+
+    /// Starts the pages that may start, up to the first that the cache has: then there is an event
+    /// to write (`true`) before it is known what else may start.
+    fn start_pages(&self, node: &Rc<Node>, machine: &mut Machine, behind: usize) -> bool {
+        let replay = node.shared.config.replay_bytes_max;
         // Each page in flight will add an event: what they may add together has to fit, too.
         while machine.in_flight() == 0
             || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < replay
         {
             let Some(index) = machine.poll_dispatch() else { break };
+            let url = &self.urls[index as usize];
+            let key = self.ask.key(url);
+            if let Some(stored) = self.ask.hit(node, key) {
+                machine.handle_cached(Instant::now(), index, stored);
+                return true;
+            }
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
-                url: Arc::clone(&self.urls[index as usize]),
+                url: url.clone(),
+                key,
                 index,
                 options: Arc::clone(&self.options),
                 since: machine.started(),
                 deadline: machine.deadline(),
             });
         }
-        let closed = machine.state() == State::Closed;
-        drop(machine);
-        node.wake(&woken);
-        self.changed.notify();
-        if closed {
-            node.retire(self);
-        }
+        false
     }
 
     /// A stream that nobody reads is ended when its resume window is over.
@@ -190,6 +241,11 @@ impl Live {
             let unread = unread.map(|since| since + self.resume_window);
             if self.machine.borrow().state() == State::Closed {
                 return;
+            }
+            if self.unfinished.replace(false) {
+                uring::yield_now().await;
+                self.pump(node);
+                continue;
             }
             let Some(due) = [due, unread].into_iter().flatten().min() else {
                 self.changed.notified().await;
@@ -225,13 +281,25 @@ impl Live {
                     };
                     events::metadata(out, &facts)
                 }
-                Output::Result { seq, index, mut page, counts } => {
+                Output::Result { seq, index, page: Page::Cached(stored), counts } => {
+                    let mut timings = Timings::default();
+                    timings.add(Stage::Queue, machine.started().elapsed());
+                    node.observe.record_page(&timings);
+                    let end = stored.code().map_or(PageEnd::Cached, PageEnd::Failed);
+                    node.observe.count(Counter::Pages(end));
+                    let url = &*self.urls[index as usize];
+                    events::cached(out, seq, (index, url), &stored, &timings, &counts)
+                }
+                Output::Result { seq, index, page: Page::Fetched(mut page), counts } => {
                     if let Some(ready) = page.ready {
                         page.timings.add(Stage::EmitWait, ready.elapsed());
                     }
                     node.observe.record_page(&page.timings);
-                    let end =
-                        page.error.as_ref().map_or(PageEnd::Approved, |e| PageEnd::Failed(e.code));
+                    let end = match &page.error {
+                        Some(error) => PageEnd::Failed(error.code),
+                        None if page.cache.from_cache() => PageEnd::Cached,
+                        None => PageEnd::Approved,
+                    };
                     node.observe.count(Counter::Pages(end));
                     events::result(out, seq, index, &page, &counts)
                 }

@@ -1,11 +1,15 @@
 //! What cores, lanes and the control thread say to each other: one bounded mailbox per core.
 
+use super::cached::Landing;
 use super::request::Options;
+use crate::cache::flights::FlightId;
+use crate::cache::key::Key;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract::Extracted;
 use crate::observe::hist::Scope;
 use crate::observe::metrics::CoreSnapshot;
 use crate::proto::events::PageResult;
+use crate::proto::text::Text;
 use crate::stream::Stream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +25,9 @@ pub struct PageJob {
     /// For whom.
     pub stream: Arc<Stream>,
     /// What.
-    pub url: Arc<str>,
+    pub url: Text,
+    /// What the cache knows it by, with its options.
+    pub key: Key,
     /// Its place in the request.
     pub index: u32,
     /// How.
@@ -90,6 +96,13 @@ pub enum Message {
         index: u32,
         /// What became of it.
         page: Box<PageResult>,
+    },
+    /// A page that somebody here waits for has been fetched, or not, by another core.
+    Landed {
+        /// Which flight.
+        flight: FlightId,
+        /// What became of it.
+        landing: Landing,
     },
     /// This core's lane has finished a page.
     Extracted {

@@ -4,20 +4,26 @@
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::fetch::field;
-use crate::fetch::target::{Target, TargetError};
+use crate::fetch::normal::normal;
+use crate::fetch::target::TargetError;
 use crate::limits;
+use crate::proto::text::{Text, Texts};
 use crate::stream::machine::Order;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use simd_json::ErrorType;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+
+/// Bytes that a URL is taken to have before it is read.
+const URL_BYTES_GUESS: usize = 96;
 
 /// A validated crawl.
 #[derive(Debug, Clone)]
 pub struct CrawlRequest {
     /// What to fetch, at least one.
-    pub urls: Arc<[Arc<str>]>,
+    pub urls: Arc<[Text]>,
     /// How.
     pub options: Arc<Options>,
 }
@@ -32,6 +38,8 @@ pub struct Options {
     pub cache_mode: CacheMode,
     /// Seconds that a cached page may be old.
     pub max_age_s: u64,
+    /// Whose word counts on how long a page stays fresh.
+    pub freshness: FreshnessBy,
     /// What a document holds; the rest is null.
     pub formats: Vec<Format>,
     /// Which extractor.
@@ -69,6 +77,7 @@ impl Default for Options {
             concurrency: 16,
             cache_mode: CacheMode::ReadThrough,
             max_age_s: 3600,
+            freshness: FreshnessBy::Ttl,
             formats: vec![Format::Markdown, Format::Text, Format::Links, Format::Metadata],
             extractor: Extractor::Article,
             timeout_ms: 15_000,
@@ -110,6 +119,15 @@ names! {
         WriteOnly,
         /// Ask the origin whether the cached page still holds.
         Revalidate,
+    }
+}
+names! {
+    /// Whose word counts on how long a cached page stays fresh.
+    FreshnessBy {
+        /// The request's `max_age_s` and the server's settings alone.
+        Ttl,
+        /// The origin's as well, by its header fields (RFC 9111).
+        Http,
     }
 }
 names! {
@@ -187,7 +205,8 @@ impl OrderName {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
-    urls: Vec<String>,
+    #[serde(deserialize_with = "texts")]
+    urls: Texts,
     #[serde(default)]
     options: Options,
 }
@@ -238,11 +257,52 @@ pub fn parse_crawl(body: &mut [u8], config: &Config) -> Result<CrawlRequest, Api
     }
     match wrong {
         Some(error) => Err(error),
-        None => Ok(CrawlRequest {
-            urls: body.urls.into_iter().map(Arc::from).collect(),
-            options: Arc::new(body.options),
-        }),
+        None => Ok(CrawlRequest { urls: body.urls.share(), options: Arc::new(body.options) }),
     }
+}
+
+/// Reads a list of texts into one block.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Texts, D::Error> {
+    struct List;
+    struct Item<'a>(&'a mut Texts);
+
+    impl<'de> Visitor<'de> for List {
+        type Value = Texts;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of URLs")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Texts, A::Error> {
+            let count = items.size_hint().unwrap_or_default().min(limits::URLS_PER_STREAM_MAX);
+            let mut texts = Texts::with_capacity(count, count * URL_BYTES_GUESS);
+            while items.next_element_seed(Item(&mut texts))?.is_some() {}
+            Ok(texts)
+        }
+    }
+
+    impl<'de> DeserializeSeed<'de> for Item<'_> {
+        type Value = ();
+
+        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+            from.deserialize_str(self)
+        }
+    }
+
+    impl Visitor<'_> for Item<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+            self.0.push(text);
+            Ok(())
+        }
+    }
+
+    from.deserialize_seq(List)
 }
 
 fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D::Error> {
@@ -254,7 +314,7 @@ fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D:
 /// # Errors
 /// What is wrong with it.
 pub fn check_url(url: &str) -> Result<(), TargetError> {
-    Target::parse(url).map(drop)
+    normal(url).map(drop)
 }
 
 /// Reads and checks the JSON body of an extraction.

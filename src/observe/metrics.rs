@@ -209,6 +209,12 @@ pub enum Counter {
     CacheHits,
     /// Cached pages not found.
     CacheMisses,
+    /// Cached pages that were too old and fetched anew.
+    CacheStale,
+    /// Cached pages that their origin vouched for.
+    CacheRevalidated,
+    /// Of the hits, pages that were being fetched for another request.
+    CacheJoins,
     /// TTFBs above the warning threshold.
     TtfbSlow,
 }
@@ -224,7 +230,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 14;
+    pub const COUNT: usize = SINGLE + 17;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -255,6 +261,9 @@ impl Counter {
             Self::CacheHits => SINGLE + 11,
             Self::CacheMisses => SINGLE + 12,
             Self::TtfbSlow => SINGLE + 13,
+            Self::CacheStale => SINGLE + 14,
+            Self::CacheRevalidated => SINGLE + 15,
+            Self::CacheJoins => SINGLE + 16,
         }
     }
 }
@@ -433,6 +442,9 @@ mod tests {
             Counter::CacheHits,
             Counter::CacheMisses,
             Counter::TtfbSlow,
+            Counter::CacheStale,
+            Counter::CacheRevalidated,
+            Counter::CacheJoins,
         ]);
         all
     }

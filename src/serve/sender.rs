@@ -14,7 +14,6 @@ use crate::proto::events::Kind;
 use crate::proto::h1::{Answer, AnswerBody};
 use crate::stream::log::ReaderId;
 use crate::stream::{Stream, Watcher};
-use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,8 +25,6 @@ use uring::{Either, select2};
 /// How often a client that will say nothing more, or that sent more than we want to hold, is
 /// looked at: readability can't tell any more whether it is still there.
 const PEER_CHECK: Duration = Duration::from_millis(100);
-/// Bytes of the block that frames' small parts are written into.
-const SCRATCH_BYTES: usize = 4 * 1024;
 
 /// A place in a stream's log, given back when dropped.
 pub struct Reader {
@@ -84,7 +81,6 @@ struct Sending<'a> {
     manner: Manner,
     encoder: Encoder,
     ring: Ring,
-    scratch: BytesMut,
     /// What did not fit into the ring.
     held: VecDeque<Frame>,
     /// Whether everything that there will ever be is in the ring.
@@ -126,8 +122,11 @@ pub async fn send(conn: &mut Conn, reader: &Reader, manner: Manner) -> Result<()
     let mut sending = Sending::new(conn, reader, manner, answer)?;
     // The head goes out in the same send as the first events.
     sending.held.push_back(Frame::new().with(head));
-    sending.run().await?;
-    sending.conn.finish_answer().await
+    let outcome = sending.run().await;
+    let Sending { conn, ring, .. } = sending;
+    conn.node.give_back(ring);
+    outcome?;
+    conn.finish_answer().await
 }
 
 impl<'a> Sending<'a> {
@@ -139,7 +138,7 @@ impl<'a> Sending<'a> {
     ) -> Result<Self, Gone> {
         let config = &conn.node.shared.config;
         let heartbeat_at = Instant::now() + Duration::from_millis(config.heartbeat_ms);
-        let ring = Ring::new(config.ring()).map_err(|bug| {
+        let ring = conn.node.ring().map_err(|bug| {
             tracing::error!("a ring was not made: {bug}");
             Gone
         })?;
@@ -150,7 +149,6 @@ impl<'a> Sending<'a> {
             reader,
             manner,
             ring,
-            scratch: BytesMut::with_capacity(SCRATCH_BYTES),
             held: VecDeque::new(),
             complete: false,
             peer: Peer::Quiet,
@@ -161,7 +159,8 @@ impl<'a> Sending<'a> {
     }
 
     async fn run(&mut self) -> Result<(), Gone> {
-        self.held.extend(self.encoder.preamble(&mut self.scratch));
+        let preamble = self.conn.node.with_frames(|out| self.encoder.preamble(out));
+        self.held.extend(preamble);
         loop {
             self.fill();
             self.ring.poll_gather(&mut self.conn.out);
@@ -184,7 +183,8 @@ impl<'a> Sending<'a> {
             if let Some(event) = event {
                 taken = true;
                 self.mark(event.kind);
-                self.encoder.event(&mut self.scratch, &event, &mut self.held);
+                let node = &self.conn.node;
+                node.with_frames(|out| self.encoder.event(out, &event, &mut self.held));
                 if !over {
                     continue;
                 }
@@ -276,7 +276,7 @@ impl<'a> Sending<'a> {
         // A client that has closed answers the next bytes with a reset; one that has only finished
         // sending takes them.
         if woken || Instant::now() >= self.heartbeat_at {
-            let frame = self.encoder.keep_alive(&mut self.scratch);
+            let frame = self.conn.node.with_frames(|out| self.encoder.keep_alive(out));
             self.held.push_back(frame);
         }
         Ok(())

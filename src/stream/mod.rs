@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ulid::Ulid;
 
+/// Events that a log has room for before any is written; above it, it grows.
+const EVENTS_AT_ONCE: usize = 256;
+
 /// Bytes that all streams' logs hold together, and how many streams there are.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -55,11 +58,17 @@ struct Shared {
 }
 
 impl Stream {
-    /// A stream with an empty log.
+    /// A stream with an empty log, which makes room for `events` of them at once, within reason.
     #[must_use]
-    pub fn new(id: Ulid, owner: usize, replay_bytes_max: usize, totals: Arc<Totals>) -> Arc<Self> {
+    pub fn new(
+        id: Ulid,
+        owner: usize,
+        (events, replay_bytes_max): (usize, usize),
+        totals: Arc<Totals>,
+    ) -> Arc<Self> {
         totals.running.fetch_add(1, Ordering::Relaxed);
-        let shared = Shared { log: Log::new(replay_bytes_max), watchers: Vec::new() };
+        let log = Log::with_capacity(events.min(EVENTS_AT_ONCE), replay_bytes_max);
+        let shared = Shared { log, watchers: Vec::new() };
         Arc::new(Self {
             id,
             id_text: id.to_string().into(),

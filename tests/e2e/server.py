@@ -35,6 +35,12 @@ FLAGS = {
     "write_stall_timeout_ms": "--write-stall-ms",
     "urls_max": "--stream-urls-max",
     "request_body_bytes_max": "--body-bytes-max",
+    "cache_bytes_max": "--cache-bytes-max",
+    "cache_ttl_s": "--cache-ttl-s",
+    "cache_ttl_redirect_s": "--cache-ttl-redirect-s",
+    "cache_ttl_4xx_s": "--cache-ttl-4xx-s",
+    "cache_ttl_5xx_s": "--cache-ttl-5xx-s",
+    "cache_ttl_error_s": "--cache-ttl-error-s",
 }
 
 # The server's own limits, as in src/limits.rs and the defaults of src/config.rs.
