@@ -11,10 +11,18 @@ use crate::proto::text::{Text, Texts};
 use crate::stream::machine::Order;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use simd_json::ErrorType;
+use simd_json::{Buffers, ErrorType};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+/// Bytes of a body up to which the parser's buffers are kept for the next one.
+const BUFFERED_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::default());
+}
 
 /// Bytes that a URL is taken to have before it is read.
 const URL_BYTES_GUESS: usize = 96;
@@ -331,7 +339,12 @@ pub fn parse_extract(body: &mut [u8]) -> Result<ExtractBody, ApiError> {
 /// a good body pays for the copy only.
 fn parse_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, ApiError> {
     let mut untouched = body.to_vec();
-    if let Ok(value) = simd_json::serde::from_slice(body) {
+    let read = if body.len() <= BUFFERED_BYTES_MAX {
+        BUFFERS.with_borrow_mut(|buffers| simd_json::serde::from_slice_with_buffers(body, buffers))
+    } else {
+        simd_json::serde::from_slice(body)
+    };
+    if let Ok(value) = read {
         return Ok(value);
     }
     let json = simd_json::Deserializer::from_slice(&mut untouched);

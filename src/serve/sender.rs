@@ -15,6 +15,8 @@ use crate::proto::h1::{Answer, AnswerBody};
 use crate::stream::log::ReaderId;
 use crate::stream::{Stream, Watcher};
 use std::collections::VecDeque;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -161,6 +163,10 @@ impl<'a> Sending<'a> {
     async fn run(&mut self) -> Result<(), Gone> {
         let preamble = self.conn.node.with_frames(|out| self.encoder.preamble(out));
         self.held.extend(preamble);
+        // One wait for all rounds: to cancel one and to begin another costs a round in the kernel
+        // and an allocation each time.
+        let socket = self.conn.socket.clone();
+        let mut readable = pin!(socket.readable());
         loop {
             self.fill();
             self.ring.poll_gather(&mut self.conn.out);
@@ -169,7 +175,7 @@ impl<'a> Sending<'a> {
             } else if self.complete {
                 return Ok(());
             } else {
-                self.wait().await?;
+                self.wait(readable.as_mut()).await?;
             }
         }
     }
@@ -243,7 +249,10 @@ impl<'a> Sending<'a> {
     }
 
     /// Waits for news, for the time of a heartbeat, or for the client to leave.
-    async fn wait(&mut self) -> Result<(), Gone> {
+    async fn wait(
+        &mut self,
+        readable: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<(), Gone> {
         let news = self.reader.news.notified();
         let until = match self.peer {
             Peer::Quiet => self.heartbeat_at,
@@ -252,7 +261,7 @@ impl<'a> Sending<'a> {
         let quiet = uring::time::sleep_until(until);
         let woken = match self.peer {
             Peer::Quiet => {
-                let readable = select2(quiet, self.conn.socket.readable());
+                let readable = select2(quiet, readable);
                 match select2(news, readable).await {
                     Either::Left(()) => return Ok(()),
                     Either::Right(Either::Left(())) => false,
