@@ -22,7 +22,11 @@ const BENCHES: [Bench; 4] = [
         "CPU time of extraction in the sandbox against the same code native [--pages DIR]",
         wasm_native::run,
     ),
-    ("allocations", "heap allocations of a warm GET /livez [--requests N]", allocations::run),
+    (
+        "allocations",
+        "heap allocations of a warm GET /livez, and of an event of a cached stream [--requests N]",
+        allocations::run,
+    ),
     ("memory", "resident memory after 20,000 pages against 5,000 [--pages N]", memory::run),
     ("smoke", "every benchmark once, with inputs so small that only its checks count", smoke::run),
 ];

@@ -10,6 +10,7 @@ use crate::crawl::request::{CrawlRequest, OrderName};
 use crate::error::{ApiCode, ApiError};
 use crate::observe::metrics::Counter;
 use crate::observe::series::Endpoint;
+use crate::proto::text::Text;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -121,7 +122,7 @@ impl Socket {
         Ok(())
     }
 
-    async fn add(&mut self, id: &str, urls: &[Arc<str>]) -> Result<(), Refused> {
+    async fn add(&mut self, id: &str, urls: &[Text]) -> Result<(), Refused> {
         let named = self.named(id)?.stream();
         let place = (named.owner(), named.id());
         match self.node.add(place, urls.into()).await {
