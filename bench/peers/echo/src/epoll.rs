@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Events taken at once.
-const EVENTS: usize = 256;
+const EVENTS: u16 = 256;
 
 /// Answers every read, for ever.
 ///
@@ -22,13 +22,12 @@ pub(crate) fn serve(listener: &TcpListener, answer: &[u8]) -> io::Result<()> {
     let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
     watch(&epoll, listener.as_raw_fd())?;
     let mut connections: Vec<Option<TcpStream>> = Vec::new();
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS as usize];
     let mut buffer = [0; 4096];
     loop {
         // SAFETY: `events` has room for EVENTS entries and outlives the call.
-        let ready = unsafe {
-            libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS as libc::c_int, -1)
-        };
+        let ready =
+            unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS.into(), -1) };
         let Ok(ready) = usize::try_from(ready) else {
             let error = io::Error::last_os_error();
             if error.kind() == ErrorKind::Interrupted {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const ENTRIES: u32 = 4096;
 /// Buffers for requests: a power of two, and their entries fill exactly one page.
 const BUFFERS: u16 = 256;
-const BUFFER_BYTES: usize = 2048;
+const BUFFER_BYTES: u16 = 2048;
 const GROUP: u16 = 1;
 /// What a completion is of: the upper half of its `user_data`; the lower is the descriptor.
 const ACCEPT: u64 = 1 << 32;
@@ -34,7 +34,8 @@ impl Buffers {
     /// Allocates them for the rest of the process's life and registers them.
     fn register(ring: &IoUring) -> io::Result<Self> {
         let entries = Box::leak(Box::new(Entries([0; _]))).0.as_mut_ptr().cast();
-        let bytes = Vec::leak(vec![0_u8; usize::from(BUFFERS) * BUFFER_BYTES]).as_mut_ptr();
+        let bytes =
+            Vec::leak(vec![0_u8; usize::from(BUFFERS) * usize::from(BUFFER_BYTES)]).as_mut_ptr();
         // SAFETY: BUFFERS entries on pages of their own, valid for the rest of the process's life.
         unsafe { ring.submitter().register_buf_ring(entries as u64, BUFFERS, GROUP)? };
         let mut buffers = Self { entries, bytes, tail: 0 };
@@ -45,13 +46,13 @@ impl Buffers {
     /// Gives a buffer to the kernel.
     fn give(&mut self, id: u16) {
         let at = usize::from(self.tail % BUFFERS);
-        let start = usize::from(id % BUFFERS) * BUFFER_BYTES;
+        let start = usize::from(id % BUFFERS) * usize::from(BUFFER_BYTES);
         // SAFETY: `at` is below BUFFERS, so this entry lies in the allocation, and the kernel does not
         // read it before the tail below has passed it; all-zero bytes are a valid entry.
         let entry = unsafe { &mut *self.entries.add(at) };
         // SAFETY: `start + BUFFER_BYTES` is within the buffers' allocation.
         entry.set_addr(unsafe { self.bytes.add(start) } as u64);
-        entry.set_len(BUFFER_BYTES as u32);
+        entry.set_len(BUFFER_BYTES.into());
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: `entries` points to the first entry of a registered ring, where the tail lies; it is
