@@ -1,5 +1,7 @@
 //! Every benchmark with tiny inputs: that it runs and that its checks hold, not what it costs.
 
+use std::process::Command;
+
 use crate::{Outcome, allocations, compare, idle, memory, micro, process};
 
 /// Runs all; a budget that is missed on tiny inputs is no failure, a check that fails is.
@@ -8,6 +10,11 @@ pub(crate) fn run(_: &[String]) -> Outcome {
     let _ = allocations::run(&words("--requests 200"))?;
     let _ = memory::run(&words("--pages 80"))?;
     let _ = micro::run(&words("--batch-ms 0"))?;
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        let _ = micro::instructions(&words("--only h1"))?;
+    } else {
+        println!("instructions: skipped: there is no valgrind");
+    }
     // The others need the other binaries and a core for each side.
     let missing = ["forebay", "loadtest", "forebay-peer-axum", "forebay-peer-echo"]
         .into_iter()

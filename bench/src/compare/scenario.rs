@@ -2,11 +2,11 @@
 
 use super::env::Env;
 use crate::Failure;
-use crate::crowd::{Crowd, Kind};
+use crate::crowd::Kind;
 use crate::http;
+use crate::idle;
 use crate::load::{self, Load};
 use crate::process::{Process, Side};
-use crate::usage::Memory;
 
 /// Clients of a closed loop.
 const CLIENTS: usize = 64;
@@ -123,6 +123,10 @@ impl Scenario {
     /// # Errors
     /// When it could not be made or did not go well.
     pub(crate) fn run(self, env: &Env, side: Side) -> Result<Vec<Figure>, Failure> {
+        if self == Self::Idle {
+            let each = idle::measure(env, side, &Kind::KeepAlive)?.anonymous;
+            return Ok(vec![Figure { name: "memory per connection", unit: "bytes", value: each }]);
+        }
         let server = env.start(side)?;
         let run = Run { env, server: &server };
         match self {
@@ -145,7 +149,7 @@ impl Scenario {
             Self::ResultsSse => run.results("sse"),
             Self::ResultsWs => run.results("ws"),
             Self::HalfLoad => run.half_load(side),
-            Self::Idle => run.idle(),
+            Self::Idle => Err("measured without load".into()),
         }
     }
 }
@@ -298,17 +302,5 @@ impl Run<'_> {
         let page = self.env.page(FRESH_PAGE);
         let options = ["--option", "robots=ignore", "--option", "cache_mode=bypass"];
         Ok(text(&[&["--transport", "ndjson", "--crawl", &page][..], &options].concat()))
-    }
-
-    fn idle(&self) -> Result<Vec<Figure>, Failure> {
-        // The first few make what is made once: tables, slabs, a thread's own caches.
-        let warm = Crowd::gather(self.server.addr, Kind::KeepAlive, 64)?;
-        drop(warm);
-        let before = Memory::of(self.server.pid())?;
-        let crowd = Crowd::gather(self.server.addr, Kind::KeepAlive, self.env.connections)?;
-        crate::crowd::settle(self.server.pid())?;
-        let after = Memory::of(self.server.pid())?;
-        let each = after.anonymous.saturating_sub(before.anonymous) as f64 / crowd.len() as f64;
-        Ok(vec![Figure { name: "memory per connection", unit: "bytes", value: each }])
     }
 }

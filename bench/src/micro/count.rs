@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::process::{Command, Stdio};
 
 /// What callgrind knows [`measured`] by.
-const MEASURED: &str = "forebay_bench::micro::count::measured*";
+const MEASURED: &str = "forebay_bench::micro::count::measured";
 /// Calls before the one that is counted: tables are filled, buffers have grown.
 const WARM: usize = 16;
 /// Percent by which a count may be above the baseline's.
