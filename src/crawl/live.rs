@@ -14,6 +14,7 @@ use crate::stream::machine::{Ending, Machine, Output, Plan};
 use crate::stream::state::State;
 use crate::stream::{Stream, Watcher};
 use crate::timings::Timings;
+use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct Live {
     ask: Ask,
     request_id: RequestId,
     started_at: SystemTime,
+    /// The same on the monotonic clock.
+    since: Instant,
     /// The largest event so far: what each page in flight is taken to add to the log.
     event_bytes: Cell<usize>,
     /// Since when nobody reads.
@@ -93,10 +96,11 @@ impl Live {
             resume_window: Duration::from_secs(window),
             machine: RefCell::new(Machine::new(plan, now)),
             urls,
-            ask: Ask::new(shared, &options),
+            ask: Ask::new(&shared.pages, &options),
             options,
             request_id: terms.request_id,
             started_at: SystemTime::now(),
+            since: now,
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
             unfinished: Cell::new(false),
@@ -260,6 +264,38 @@ impl Live {
         }
     }
 
+    fn write_result(
+        &self,
+        node: &Rc<Node>,
+        out: &mut BytesMut,
+        (seq, index): (u64, u32),
+        page: Page,
+        counts: &events::Counts,
+    ) -> Event {
+        let end = match page.code() {
+            Some(code) => PageEnd::Failed(code),
+            None if page.from_cache() => PageEnd::Cached,
+            None => PageEnd::Approved,
+        };
+        node.observe.count(Counter::Pages(end));
+        match page {
+            Page::Cached(stored) => {
+                let mut timings = Timings::default();
+                timings.add(Stage::Queue, self.since.elapsed());
+                node.observe.record_page(&timings);
+                let url = &*self.urls[index as usize];
+                events::cached(out, seq, (index, url), &stored, &timings, counts)
+            }
+            Page::Fetched(mut page) => {
+                if let Some(ready) = page.ready {
+                    page.timings.add(Stage::EmitWait, ready.elapsed());
+                }
+                node.observe.record_page(&page.timings);
+                events::result(out, seq, index, &page, counts)
+            }
+        }
+    }
+
     /// Writes an output as an event; [`Output::Abort`] is none.
     fn write(&self, node: &Rc<Node>, machine: &Machine, output: Output) -> Option<Event> {
         let stream_id = &*self.stream.id_text;
@@ -281,27 +317,8 @@ impl Live {
                     };
                     events::metadata(out, &facts)
                 }
-                Output::Result { seq, index, page: Page::Cached(stored), counts } => {
-                    let mut timings = Timings::default();
-                    timings.add(Stage::Queue, machine.started().elapsed());
-                    node.observe.record_page(&timings);
-                    let end = stored.code().map_or(PageEnd::Cached, PageEnd::Failed);
-                    node.observe.count(Counter::Pages(end));
-                    let url = &*self.urls[index as usize];
-                    events::cached(out, seq, (index, url), &stored, &timings, &counts)
-                }
-                Output::Result { seq, index, page: Page::Fetched(mut page), counts } => {
-                    if let Some(ready) = page.ready {
-                        page.timings.add(Stage::EmitWait, ready.elapsed());
-                    }
-                    node.observe.record_page(&page.timings);
-                    let end = match &page.error {
-                        Some(error) => PageEnd::Failed(error.code),
-                        None if page.cache.from_cache() => PageEnd::Cached,
-                        None => PageEnd::Approved,
-                    };
-                    node.observe.count(Counter::Pages(end));
-                    events::result(out, seq, index, &page, &counts)
+                Output::Result { seq, index, page, counts } => {
+                    self.write_result(node, out, (seq, index), page, &counts)
                 }
                 Output::Progress => {
                     let (started, counts) = (self.started_at, machine.counts());
