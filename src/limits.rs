@@ -72,6 +72,8 @@ pub const DNS_TTL_MIN_S: u64 = 1;
 /// See [`DNS_TTL_MIN_S`].
 pub const DNS_TTL_MAX_S: u64 = 3600;
 
+/// Bytes of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// URLs of one stream, upper bound of `urls_max`.
 pub const URLS_PER_STREAM_MAX: usize = 10_000;
 /// Concurrent fetches of one stream, upper bound of `options.concurrency`.
@@ -106,6 +108,13 @@ pub const WS_CONTROL_BACKLOG_BYTES_MAX: usize = 4 * 1024;
 pub const WS_OFFERS_MAX: usize = 16;
 /// Final DEFLATE blocks within one compressed WebSocket message: each costs a new inflate state.
 pub const WS_FINAL_BLOCKS_MAX: usize = 16;
+
+/// Bytes of the name that a client gives a stream on its WebSocket.
+pub const WS_ID_BYTES_MAX: usize = 128;
+/// Upper bound of `ws.streams_max`.
+pub const WS_STREAMS_MAX: usize = 1024;
+/// Results that a client may ask for in one `credit`.
+pub const WS_CREDIT_MAX: u32 = 1_000_000;
 
 /// How often a core's latency counts become an interval; what `/latency?window=` is coarse by.
 pub const LATENCY_INTERVAL: Duration = Duration::from_secs(5);

@@ -16,6 +16,7 @@ use crate::observe::hist::{Epoch, Scope};
 use crate::observe::summary;
 use crate::serve;
 use crate::stream::Totals;
+use crate::stream::idempotency::Keys;
 use crate::stream::registry::Registry;
 use std::io;
 use std::net::SocketAddr;
@@ -94,6 +95,7 @@ impl Server {
             extractor: OnceLock::new(),
             pages: Pages::new(&config),
             registry: Registry::default(),
+            keys: Keys::default(),
             totals: Arc::new(Totals::default()),
             mesh,
             draining: AtomicBool::new(false),

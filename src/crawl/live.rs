@@ -8,11 +8,13 @@ use crate::error::Stage;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
 use crate::observe::request_id::RequestId;
-use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Summary};
+use crate::observe::series::{Endpoint, Key, Measure};
+use crate::observe::trace::Mark;
+use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Stored, Summary};
 use crate::proto::text::Text;
-use crate::stream::machine::{Ending, Machine, Output, Plan};
+use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::state::State;
-use crate::stream::{Stream, Watcher};
+use crate::stream::{Birth, Status, Stream, Watcher};
 use crate::timings::Timings;
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
@@ -32,37 +34,62 @@ const ROBOTS_WARNING: &str =
     "robots.txt is not asked by this version; say \"robots\":\"ignore\" to agree";
 
 /// What a stream is begun with, beside the client's request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Terms {
+    /// The stream's id.
+    pub id: Ulid,
+    /// Whose stream it is.
+    pub principal: Arc<str>,
+    /// The `Idempotency-Key` that was claimed for it.
+    pub idempotency_key: Option<Box<str>>,
     /// The order of the results where the client says none.
     pub order: OrderName,
     /// Whether it outlives its connection, for the resume window that the client asks for.
     pub resumable: bool,
     /// The request's id.
     pub request_id: RequestId,
+    /// What the time to end it counts as.
+    pub endpoint: Endpoint,
+}
+
+/// Why no URLs were added to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// The stream has ended, or is being ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The stream would have more URLs than a stream may have.
+    #[error("{total} urls, maximum {max}")]
+    TooMany {
+        /// URLs that it would have.
+        total: u64,
+        /// URLs that it may have.
+        max: u64,
+    },
+    /// The core that the stream belongs to did not answer in time.
+    #[error("the stream's core is busy")]
+    Busy,
 }
 
 /// See the module.
 pub struct Live {
     /// What readers and other cores know of the stream.
     pub stream: Arc<Stream>,
-    /// How long it may be without a reader.
-    pub resume_window: Duration,
     machine: RefCell<Machine>,
-    urls: Arc<[Text]>,
     options: Arc<Options>,
     /// How its pages are looked up.
     ask: Ask,
     request_id: RequestId,
+    endpoint: Endpoint,
     started_at: SystemTime,
-    /// The same on the monotonic clock.
-    since: Instant,
     /// The largest event so far: what each page in flight is taken to add to the log.
     event_bytes: Cell<usize>,
     /// Since when nobody reads.
     unread_since: Cell<Option<Instant>>,
     /// Whether a turn ended before there was nothing left to do.
     unfinished: Cell<bool>,
+    /// Since when it is being ended before its work is done.
+    ending_since: Cell<Option<Instant>>,
     changed: Notify,
 }
 
@@ -86,24 +113,30 @@ impl Live {
             progress: Duration::from_millis(options.progress_ms),
         };
         let shared = &node.shared;
-        let totals = Arc::clone(&shared.totals);
-        // Beside the results: metadata and summary.
-        let room = (urls.len() + 2, shared.config.replay_bytes_max);
-        let stream = Stream::new(Ulid::generate(), node.index, room, totals);
         let window = if terms.resumable { options.resume_window_s } else { 0 };
-        let live = Rc::new(Self {
-            stream,
+        let birth = Birth {
+            id: terms.id,
+            owner: node.index,
+            principal: terms.principal,
+            idempotency_key: terms.idempotency_key,
+            replay_bytes_max: shared.config.replay_bytes_max,
             resume_window: Duration::from_secs(window),
+            patience: options.patience(),
+            began: now,
+            urls: urls.len(),
+        };
+        let live = Rc::new(Self {
+            stream: Stream::new(birth, Arc::clone(&shared.totals)),
             machine: RefCell::new(Machine::new(plan, now)),
-            urls,
             ask: Ask::new(&shared.pages, &options),
             options,
             request_id: terms.request_id,
+            endpoint: terms.endpoint,
             started_at: SystemTime::now(),
-            since: now,
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
             unfinished: Cell::new(false),
+            ending_since: Cell::new(None),
             changed: Notify::default(),
         });
         let reader = attach(&live.stream);
@@ -116,16 +149,25 @@ impl Live {
         reader
     }
 
-    /// Where the stream stands, its totals, and the fetches under way.
-    pub fn status(&self) -> (State, events::Counts, u32) {
-        let machine = self.machine.borrow();
-        (machine.state(), machine.counts(), machine.in_flight())
-    }
-
     /// A page has come to its end.
     pub(super) fn handle_result(&self, node: &Rc<Node>, index: u32, page: Box<PageResult>) {
         self.machine.borrow_mut().handle_result(Instant::now(), index, page);
         self.pump(node);
+    }
+
+    /// More URLs for the stream. Answers the first one's index and the new total.
+    ///
+    /// # Errors
+    /// Why none were added.
+    pub fn add(&self, node: &Rc<Node>, urls: &[Text]) -> Result<(u32, u64), AddError> {
+        let max = node.shared.config.urls_max as u64;
+        let total = self.machine.borrow().counts().total + urls.len() as u64;
+        if total > max {
+            return Err(AddError::TooMany { total, max });
+        }
+        let first = self.machine.borrow_mut().handle_add(urls)?;
+        self.pump(node);
+        Ok((first, total))
     }
 
     /// Ends the stream early; its pages on all cores are told, its last event follows when they have
@@ -153,14 +195,17 @@ impl Live {
                 break;
             }
         }
-        let closed = machine.state() == State::Closed;
+        let (state, counts) = (machine.state(), machine.counts());
+        let in_flight = machine.in_flight();
         drop(machine);
+        self.stream.set_status(Status { state, counts, in_flight });
         woken.dedup();
         node.wake(&woken);
         woken.clear();
         node.woken.replace(woken);
         self.changed.notify();
-        if closed {
+        if state == State::Closed {
+            self.note_quiesced(node);
             node.retire(self);
         }
     }
@@ -169,7 +214,8 @@ impl Live {
         while let Some(output) = machine.poll_output() {
             let Some(event) = self.write(node, machine, output) else {
                 self.stream.abort();
-                node.abort_everywhere(self.stream.id);
+                self.note_ending(machine.ending());
+                node.abort_everywhere(self.stream.id());
                 continue;
             };
             self.event_bytes.set(self.event_bytes.get().max(event.len()));
@@ -182,11 +228,16 @@ impl Live {
         let replay = node.shared.config.replay_bytes_max;
         let behind = self.stream.with_log(|log| log.behind());
         let held = if machine.state() == State::Flushing { replay / 4 } else { replay / 2 };
-        let (before, paused) = (machine.state(), behind >= held);
+        let (before, paused) = (machine.state(), behind >= held || self.stream.starved());
         machine.handle_watermark(paused);
         self.stream.set_paused(machine.state() == State::Flushing);
-        if before == State::Active && machine.state() == State::Flushing {
-            node.observe.count(Counter::StreamsPaused);
+        match (before, machine.state()) {
+            (State::Active, State::Flushing) => {
+                node.observe.count(Counter::StreamsPaused);
+                self.note(Mark::Paused, behind as u64);
+            }
+            (State::Flushing, State::Active) => self.note(Mark::Resumed, behind as u64),
+            _ => {}
         }
         behind
     }
@@ -200,15 +251,16 @@ impl Live {
             || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < replay
         {
             let Some(index) = machine.poll_dispatch() else { break };
-            let url = &self.urls[index as usize];
-            let key = self.ask.key(url);
+            let url = machine.url(index).clone();
+            let key = self.ask.key(&url);
+            self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             if let Some(stored) = self.ask.hit(node, key) {
                 machine.handle_cached(Instant::now(), index, stored);
                 return true;
             }
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
-                url: url.clone(),
+                url,
                 key,
                 index,
                 options: Arc::clone(&self.options),
@@ -217,6 +269,52 @@ impl Live {
             });
         }
         false
+    }
+
+    fn note(&self, mark: Mark, value: u64) {
+        self.stream.note(|trace, now| trace.stream(now, mark, value));
+    }
+
+    fn note_ending(&self, ending: Option<Ending>) {
+        self.ending_since.set(Some(Instant::now()));
+        let deadline = ending == Some(Ending::Deadline);
+        self.note(if deadline { Mark::Deadline } else { Mark::Cancelled }, 0);
+    }
+
+    /// Nothing of the stream runs any more: how long did it take to get there?
+    fn note_quiesced(&self, node: &Node) {
+        let Some(since) = self.ending_since.take() else { return };
+        let took = since.elapsed();
+        node.observe.record(Key::At(self.endpoint, Measure::CancelQuiesce), took);
+        self.note(Mark::Quiesced, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// As [`Live::note_page`], of a page that was in the cache.
+    fn note_cached(&self, seq: u64, index: u32, stored: &Stored) {
+        let at = index as usize;
+        self.stream.note(|trace, now| {
+            if let Some(code) = stored.code() {
+                trace.url(now, at, Mark::Failed(code), 0);
+            }
+            trace.url(now, at, Mark::Result, seq);
+        });
+    }
+
+    /// What the flight recorder keeps of a page, when its result gets its place.
+    fn note_page(&self, seq: u64, index: u32, page: &PageResult) {
+        let at = index as usize;
+        self.stream.note(|trace, now| {
+            for (stage, micros) in page.timings.iter().filter(|(_, micros)| *micros > 0) {
+                trace.stage(now, at, stage, Duration::from_micros(u64::from(micros)));
+            }
+            if page.status > 0 {
+                trace.url(now, at, Mark::Status, u64::from(page.status));
+            }
+            if let Some(error) = &page.error {
+                trace.url(now, at, Mark::Failed(error.code), 0);
+            }
+            trace.url(now, at, Mark::Result, seq);
+        });
     }
 
     /// A stream that nobody reads is ended when its resume window is over.
@@ -229,7 +327,7 @@ impl Live {
         let now = Instant::now();
         let since = self.unread_since.get().unwrap_or(now);
         self.unread_since.set(Some(since));
-        if now >= since + self.resume_window {
+        if now >= since + self.stream.birth.resume_window {
             self.machine.borrow_mut().handle_end(now, Ending::Cancelled);
         }
     }
@@ -242,7 +340,7 @@ impl Live {
             // a time in the past would be to spin, and nothing else on this core would ever run.
             let over = self.machine.borrow().ending().is_some();
             let unread = self.unread_since.get().filter(|_| !over);
-            let unread = unread.map(|since| since + self.resume_window);
+            let unread = unread.map(|since| since + self.stream.birth.resume_window);
             if self.machine.borrow().state() == State::Closed {
                 return;
             }
@@ -267,6 +365,7 @@ impl Live {
     fn write_result(
         &self,
         node: &Rc<Node>,
+        machine: &Machine,
         out: &mut BytesMut,
         (seq, index): (u64, u32),
         page: Page,
@@ -281,15 +380,17 @@ impl Live {
         match page {
             Page::Cached(stored) => {
                 let mut timings = Timings::default();
-                timings.add(Stage::Queue, self.since.elapsed());
+                timings.add(Stage::Queue, self.stream.birth.began.elapsed());
                 node.observe.record_page(&timings);
-                let url = &*self.urls[index as usize];
+                self.note_cached(seq, index, &stored);
+                let url = &**machine.url(index);
                 events::cached(out, seq, (index, url), &stored, &timings, counts)
             }
             Page::Fetched(mut page) => {
                 if let Some(ready) = page.ready {
                     page.timings.add(Stage::EmitWait, ready.elapsed());
                 }
+                self.note_page(seq, index, &page);
                 node.observe.record_page(&page.timings);
                 events::result(out, seq, index, &page, counts)
             }
@@ -304,10 +405,10 @@ impl Live {
                 Output::Metadata => {
                     let facts = Metadata {
                         stream_id,
-                        total_urls: self.urls.len(),
+                        total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
-                        resume_window_s: self.resume_window.as_secs(),
+                        resume_window_s: self.stream.birth.resume_window.as_secs(),
                         replay_bytes_max: node.shared.config.replay_bytes_max,
                         deadline_ms: self.options.deadline_ms,
                         warnings: match self.options.robots {
@@ -318,7 +419,7 @@ impl Live {
                     events::metadata(out, &facts)
                 }
                 Output::Result { seq, index, page, counts } => {
-                    self.write_result(node, out, (seq, index), page, &counts)
+                    self.write_result(node, machine, out, (seq, index), page, &counts)
                 }
                 Output::Progress => {
                     let (started, counts) = (self.started_at, machine.counts());
@@ -330,6 +431,7 @@ impl Live {
                     )
                 }
                 Output::Summary { seq, counts, total, ttfr, ending } => {
+                    self.note(Mark::Ended, seq);
                     node.observe.count(Counter::StreamsEnded(match ending {
                         None => StreamEnd::Completed,
                         Some(Ending::Cancelled) => StreamEnd::Cancelled,

@@ -1,6 +1,7 @@
 //! What cores, lanes and the control thread say to each other: one bounded mailbox per core.
 
 use super::cached::Landing;
+use super::live::AddError;
 use super::request::Options;
 use crate::cache::flights::FlightId;
 use crate::cache::key::Key;
@@ -115,6 +116,20 @@ pub enum Message {
     Abort {
         /// Of which stream.
         stream: Ulid,
+    },
+    /// End a stream that this core owns: its client wants no more of it.
+    Cancel {
+        /// Which stream.
+        stream: Ulid,
+    },
+    /// More URLs for a stream that this core owns.
+    Add {
+        /// Which stream.
+        stream: Ulid,
+        /// What to fetch.
+        urls: Box<[Text]>,
+        /// Where the answer goes: as of `Live::add`.
+        to: Sender<Result<(u32, u64), AddError>>,
     },
     /// Readers of a stream that this core owns have caught up, come or gone.
     Look {

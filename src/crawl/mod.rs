@@ -9,5 +9,7 @@ pub mod live;
 pub mod mesh;
 pub mod node;
 pub mod page;
+pub mod query;
 pub mod report;
 pub mod request;
+mod spare;

@@ -2,7 +2,7 @@
 //! that it works on, for streams of any core.
 
 use super::cached::{self, Pages, Waiting};
-use super::live::Live;
+use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::report;
 use crate::config::Config;
@@ -16,9 +16,11 @@ use crate::observe::metrics::Counter;
 use crate::observe::request_id::{RequestId, RequestIds};
 use crate::proto::blocks::Blocks;
 use crate::proto::events::PageResult;
-use crate::stream::machine::Ending;
+use crate::proto::text::Text;
+use crate::stream::idempotency::Keys;
+use crate::stream::machine::{Ended, Ending};
 use crate::stream::registry::Registry;
-use crate::stream::{Totals, Watcher};
+use crate::stream::{Stream, Totals, Watcher};
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -29,12 +31,13 @@ use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
 use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
-use uring::ring::{BufferConfigError, Ring};
+use uring::ring::Ring;
 
-/// Rings kept for the next stream.
-const RINGS_MAX: usize = 16;
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long another core may take to answer whether URLs were added.
+const ADD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all cores share, read-only or behind short locks.
 pub struct Shared {
@@ -46,6 +49,8 @@ pub struct Shared {
     pub pages: Pages,
     /// All streams.
     pub registry: Registry,
+    /// The `Idempotency-Key`s of those streams.
+    pub keys: Keys,
     /// Bytes and number of all streams.
     pub totals: Arc<Totals>,
     /// The mailbox of each core, by its index.
@@ -68,6 +73,8 @@ pub struct Node {
     pub shared: Arc<Shared>,
     /// This core's times and counters.
     pub observe: Core,
+    /// The principal of whoever shows no credential.
+    pub anonymous: Arc<str>,
     pub(super) fetcher: Rc<Fetcher>,
     lane: Lane<LaneJob>,
     lane_places: Rc<Semaphore>,
@@ -86,9 +93,9 @@ pub struct Node {
     pub(super) waiting: Waiting,
     /// What events are written into, and what is sent around them.
     events: RefCell<Blocks>,
-    frames: RefCell<Blocks>,
+    pub(super) frames: RefCell<Blocks>,
     /// Rings that no connection uses, with their memory.
-    rings: RefCell<Vec<Ring>>,
+    pub(super) rings: RefCell<Vec<Ring>>,
     /// Readers to be woken; empty but for a moment.
     pub(super) woken: RefCell<Vec<Watcher>>,
     request_ids: RefCell<RequestIds>,
@@ -120,6 +127,7 @@ impl Node {
         Rc::new(Self {
             index,
             observe: Core::new(shared.epoch, Instant::now()),
+            anonymous: Arc::from(""),
             lane_places: Semaphore::new(shared.config.extract_queue_max),
             shared,
             fetcher,
@@ -170,6 +178,11 @@ impl Node {
                 }
             }
             Message::Abort { stream } => self.abort_pages(stream),
+            Message::Cancel { stream } => self.cancel_here(stream),
+            Message::Add { stream, urls, to } => {
+                // Who has stopped waiting gets no answer.
+                let _ = to.try_send(self.add_here(stream, &urls));
+            }
             Message::Look { stream } => self.look(stream),
             Message::Wake { token } => self.wake_here(token),
             Message::Report { scope, to } => {
@@ -197,6 +210,28 @@ impl Node {
             }
             self.drain.notified().await;
         }
+    }
+
+    /// More URLs for a stream, on whichever core it is; as [`Live::add`].
+    ///
+    /// # Errors
+    /// Why none were added.
+    pub async fn add(
+        self: &Rc<Self>,
+        (owner, stream): (usize, Ulid),
+        urls: Box<[Text]>,
+    ) -> Result<(u32, u64), AddError> {
+        if owner == self.index {
+            return self.add_here(stream, &urls);
+        }
+        let (to, mut from) = uring::mailbox::channel(1);
+        self.post_soon(owner, Message::Add { stream, urls, to });
+        let answer = uring::time::timeout(ADD_PATIENCE, from.recv()).await;
+        answer.ok().flatten().unwrap_or(Err(AddError::Busy))
+    }
+
+    fn add_here(self: &Rc<Self>, stream: Ulid, urls: &[Text]) -> Result<(u32, u64), AddError> {
+        self.live(stream).ok_or(AddError::Ended(Ended))?.add(self, urls)
     }
 
     /// Ends every stream of this core.
@@ -305,12 +340,12 @@ impl Node {
     fn work(self: &Rc<Self>, job: PageJob) {
         let node = Rc::clone(self);
         drop(uring::spawn(async move {
-            let stream = job.stream.id;
+            let stream = job.stream.id();
             let abort = Rc::new(Notify::default());
             node.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
             let result = cached::run(&node, &job, &abort).await;
             node.forget_page(stream, &abort);
-            node.report(job.stream.owner, stream, job.index, result).await;
+            node.report(job.stream.owner(), stream, job.index, result).await;
             node.idle.notify();
         }));
     }
@@ -438,15 +473,53 @@ impl Node {
 
     pub(super) fn adopt(&self, live: &Rc<Live>) {
         self.shared.registry.insert(Arc::clone(&live.stream));
-        self.live.borrow_mut().insert(live.stream.id, Rc::clone(live));
+        self.live.borrow_mut().insert(live.stream.id(), Rc::clone(live));
     }
 
-    /// A stream of this core is over: it can be read until its resume window ends.
+    /// Looks a stream up for a principal. An id that this process may have given away names a
+    /// stream that can't be read any more.
+    ///
+    /// # Errors
+    /// `stream_expired` or `not_found`; a stream of somebody else is not told from either.
+    pub fn find_stream(&self, id: Ulid, principal: &str) -> Result<Arc<Stream>, ApiError> {
+        let found = self.shared.registry.find(id);
+        if let Some(stream) = found.filter(|stream| &*stream.birth.principal == principal) {
+            return Ok(stream);
+        }
+        let began = id.datetime();
+        Err(if (self.shared.started..=SystemTime::now()).contains(&began) {
+            ApiError::new(ApiCode::StreamExpired, "the stream's resume window is over")
+        } else {
+            ApiError::new(ApiCode::NotFound, "there is no stream of this id")
+        })
+    }
+
+    /// Begins to end a stream of any core.
+    pub fn cancel(self: &Rc<Self>, stream: &Stream) {
+        if stream.owner() == self.index {
+            self.cancel_here(stream.id());
+        } else {
+            self.post_soon(stream.owner(), Message::Cancel { stream: stream.id() });
+        }
+    }
+
+    fn cancel_here(self: &Rc<Self>, stream: Ulid) {
+        if let Some(live) = self.live(stream) {
+            live.end(self, Ending::Cancelled);
+        }
+    }
+
+    /// A stream of this core is over: it can be read until its resume window ends, or until there
+    /// are too many newer ones.
     pub(super) fn retire(&self, live: &Live) {
-        let id = live.stream.id;
+        let id = live.stream.id();
         self.live.borrow_mut().remove(&id);
         self.idle.notify();
-        self.finished.borrow_mut().insert((Instant::now() + live.resume_window, id));
+        self.finished.borrow_mut().insert((Instant::now() + live.stream.birth.resume_window, id));
+        let kept_max = self.shared.config.streams_kept_max / self.shared.mesh.len();
+        if self.finished.borrow().len() > kept_max {
+            self.forget_oldest();
+        }
     }
 
     /// Forgets a finished stream at once where its window is over and nobody reads it.
@@ -463,9 +536,13 @@ impl Node {
 
     fn expire(&self, entry: (Instant, Ulid)) {
         let stream = self.shared.registry.find(entry.1);
-        if stream.is_none_or(|stream| stream.with_log(|log| log.readers()) == 0) {
-            self.finished.borrow_mut().remove(&entry);
-            self.shared.registry.remove(entry.1);
+        if stream.as_ref().is_some_and(|stream| stream.with_log(|log| log.readers()) > 0) {
+            return;
+        }
+        self.finished.borrow_mut().remove(&entry);
+        let Some(stream) = self.shared.registry.remove(entry.1) else { return };
+        if let Some(key) = &stream.birth.idempotency_key {
+            self.shared.keys.release(&stream.birth.principal, key, entry.1);
         }
     }
 
@@ -494,29 +571,5 @@ impl Node {
 
     pub(super) fn with_scratch<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
         write(self.events.borrow_mut().writer())
-    }
-
-    /// As events are written, what stands around them on the wire, which lives for a send only.
-    pub fn with_frames<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
-        write(self.frames.borrow_mut().writer())
-    }
-
-    /// A ring for a connection, with the memory of one that is not used any more.
-    ///
-    /// # Errors
-    /// When the settings make no sense.
-    pub fn ring(&self) -> Result<Ring, BufferConfigError> {
-        let used = self.rings.borrow_mut().pop();
-        used.map_or_else(|| Ring::new(self.shared.config.ring()), Ok)
-    }
-
-    /// A ring is not used any more.
-    pub fn give_back(&self, ring: Ring) {
-        let mut rings = self.rings.borrow_mut();
-        if rings.len() < RINGS_MAX
-            && let Ok(ring) = ring.renew(self.shared.config.ring())
-        {
-            rings.push(ring);
-        }
     }
 }

@@ -139,6 +139,16 @@ labels! {
     }
 }
 
+labels! {
+    /// Which way a message went.
+    Way {
+        /// From a client.
+        In = "in",
+        /// To a client.
+        Out = "out",
+    }
+}
+
 /// How a page ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageEnd {
@@ -217,6 +227,14 @@ pub enum Counter {
     CacheJoins,
     /// TTFBs above the warning threshold.
     TtfbSlow,
+    /// Connections that became WebSockets.
+    WsOpened,
+    /// Of those, the ones that have ended.
+    WsClosed,
+    /// WebSocket messages; control frames are none.
+    WsMessages(Way),
+    /// Messages to clients that went out compressed.
+    WsDeflated,
 }
 
 const REQUESTS: usize = 0;
@@ -230,7 +248,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 17;
+    pub const COUNT: usize = SINGLE + 22;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -264,6 +282,10 @@ impl Counter {
             Self::CacheStale => SINGLE + 14,
             Self::CacheRevalidated => SINGLE + 15,
             Self::CacheJoins => SINGLE + 16,
+            Self::WsOpened => SINGLE + 17,
+            Self::WsClosed => SINGLE + 18,
+            Self::WsMessages(way) => SINGLE + 19 + way as usize,
+            Self::WsDeflated => SINGLE + 21,
         }
     }
 }
@@ -445,7 +467,11 @@ mod tests {
             Counter::CacheStale,
             Counter::CacheRevalidated,
             Counter::CacheJoins,
+            Counter::WsOpened,
+            Counter::WsClosed,
         ]);
+        all.extend(Way::ALL.map(Counter::WsMessages));
+        all.push(Counter::WsDeflated);
         all
     }
 

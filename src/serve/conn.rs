@@ -5,6 +5,8 @@
 
 use super::ask::Ask;
 use super::reply::{Head, Reply};
+use super::route::Route;
+use super::ws::{self, Upgraded};
 use crate::crawl::node::Node;
 use crate::error::ApiError;
 use crate::local::Notify;
@@ -17,6 +19,7 @@ use crate::proto::h1::{
 use crate::proto::timestamp::imf_fixdate;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use uring::arena::{self, Buf};
 use uring::net::TcpStream;
@@ -45,6 +48,8 @@ pub struct Conn {
     status: u16,
     /// Requests read so far.
     requests: u64,
+    /// Set once the connection has gone over to another protocol.
+    pub(super) upgraded: Option<Box<Upgraded>>,
 }
 
 /// The connection is over; nothing more can be said on it.
@@ -82,17 +87,25 @@ impl Conn {
             endpoint: Endpoint::Other,
             status: 0,
             requests: 0,
+            upgraded: None,
         }
     }
 
-    /// Serves the connection to its end. `drain` is raised when the server stops.
-    pub async fn run(mut self, drain: &Notify) {
+    /// Serves the connection to its end, or to its change of protocol. `drain` is raised when the
+    /// server stops.
+    pub async fn run(mut self, drain: &Notify) -> Option<Box<Upgraded>> {
         while let Ok(Some(ask)) = self.next_request(drain).await {
             self.request_id = ask.request_id;
             if super::handle::handle(&mut self, ask).await.is_err() {
                 break;
             }
         }
+        self.upgraded
+    }
+
+    /// Who asks: whose streams it may see.
+    pub(super) fn principal(&self) -> Arc<str> {
+        Arc::clone(&self.node.anonymous)
     }
 
     /// Reads until a request's head is complete; `None` when the connection has come to its end.
@@ -103,7 +116,10 @@ impl Conn {
             match self.h1.handle_bytes(now, held) {
                 Ok(Event::Request { head_len }) => {
                     let request = self.h1.request(held).expect("the head is complete");
-                    let ask = Ask::of(&request);
+                    let mut ask = Ask::of(&request);
+                    if ask.route == Some(Route::CrawlWs) {
+                        ask.upgrade = Some(ws::judge(&request, &self.node.shared.config));
+                    }
                     self.consume(head_len);
                     self.requests += 1;
                     self.endpoint = ask.endpoint();
@@ -253,6 +269,26 @@ impl Conn {
         // An empty buffer goes back at once.
         self.consume(0);
         Ok(read)
+    }
+
+    /// Goes over to another protocol: what answers the request and what has come behind it
+    /// (RFC 9110 §7.8). Nothing is sent yet.
+    pub(super) fn start_upgrade(
+        &mut self,
+        protocol: &str,
+        fields: &[(&str, &[u8])],
+    ) -> Result<Option<Buf>, Gone> {
+        let mut head = Head(arena::alloc(HEAD_BYTES));
+        let date = imf_fixdate(SystemTime::now());
+        let started =
+            self.h1.start_upgrade(Instant::now(), &mut head, protocol, Some(&date), fields);
+        if let Err(bug) = started {
+            tracing::error!("a connection was not upgraded: {bug}");
+            return Err(Gone);
+        }
+        self.out.push(head.0);
+        self.node.observe.count(Counter::Requests(self.endpoint, StatusClass::Informational));
+        Ok(self.inbox.take())
     }
 
     async fn write_interim(&mut self, interim: &'static [u8]) -> Result<(), Gone> {

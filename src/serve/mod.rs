@@ -6,7 +6,9 @@ pub mod handle;
 pub mod reply;
 pub mod route;
 pub mod sender;
+pub mod streams;
 pub mod transport;
+pub mod ws;
 
 use crate::crawl::mesh::Message;
 use crate::crawl::node::Node;
@@ -89,12 +91,17 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     let drain = Rc::<Notify>::default();
     let number = connections.next.replace(connections.next.get() + 1);
     connections.drains.borrow_mut().insert(number, Rc::clone(&drain));
-    let (node, connections) = (Rc::clone(node), Rc::clone(connections));
+    let open = Open { counted, number, connections: Rc::clone(connections) };
+    let node = Rc::clone(node);
     drop(uring::spawn(async move {
-        Conn::new(Rc::clone(&node), socket).run(&drain).await;
-        connections.drains.borrow_mut().remove(&number);
-        node.observe.count(Counter::ConnectionsClosed);
-        drop(counted);
+        let upgraded = Conn::new(node, socket).run(&drain).await;
+        if let Some(upgraded) = upgraded {
+            // In a task of its own: HTTP's is larger, and a WebSocket may be idle for long.
+            drop(uring::spawn(async move {
+                ws::run(upgraded, drain).await;
+                drop(open);
+            }));
+        }
     }));
 }
 
@@ -102,6 +109,20 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
 struct Counted {
     node: Rc<Node>,
     _pass: Pass,
+}
+
+/// A connection that is served.
+struct Open {
+    counted: Counted,
+    number: u64,
+    connections: Rc<Connections>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.drains.borrow_mut().remove(&self.number);
+        self.counted.node.observe.count(Counter::ConnectionsClosed);
+    }
 }
 
 impl Drop for Counted {

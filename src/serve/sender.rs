@@ -6,22 +6,24 @@
 use super::conn::{Conn, Gone};
 use super::transport::{Encoder, Transport};
 use crate::crawl::node::Node;
-use crate::crawl::request::SlowClient;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, EventKind};
 use crate::observe::series::{Endpoint, Key, Measure};
+use crate::observe::trace::Mark;
 use crate::proto::events::Kind;
 use crate::proto::h1::{Answer, AnswerBody};
 use crate::stream::log::ReaderId;
-use crate::stream::{Stream, Watcher};
+use crate::stream::state::State;
+use crate::stream::{Patience, ReaderGauge, Stream, Watcher};
 use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uring::net::PeerState;
-use uring::ring::{Frame, PushError, Ring};
+use uring::ring::{Frame, PushError, Ring, RingStats};
 use uring::{Either, select2};
 
 /// How often a client that will say nothing more, or that sent more than we want to hold, is
@@ -31,19 +33,55 @@ const PEER_CHECK: Duration = Duration::from_millis(100);
 /// A place in a stream's log, given back when dropped.
 pub struct Reader {
     node: Rc<Node>,
-    stream: Arc<Stream>,
-    id: ReaderId,
+    pub(super) stream: Arc<Stream>,
+    pub(super) id: ReaderId,
     watcher: Watcher,
     news: Rc<Notify>,
+    gauge: Arc<ReaderGauge>,
 }
 
 impl Reader {
     /// Joins a stream behind `after`, or at its very beginning.
     pub fn attach(node: &Rc<Node>, stream: &Arc<Stream>, after: Option<u64>) -> Self {
-        let news = Rc::<Notify>::default();
+        Self::attach_with(node, stream, after, Rc::default())
+    }
+
+    /// As [`Reader::attach`], with a flag that other readers may share.
+    pub fn attach_with(
+        node: &Rc<Node>,
+        stream: &Arc<Stream>,
+        after: Option<u64>,
+        news: Rc<Notify>,
+    ) -> Self {
         let watcher = node.watch(&news);
-        let id = stream.attach(after, watcher);
-        Self { node: Rc::clone(node), stream: Arc::clone(stream), id, watcher, news }
+        let gauge = Arc::<ReaderGauge>::default();
+        let id = stream.attach(after, watcher, &gauge);
+        Self { node: Rc::clone(node), stream: Arc::clone(stream), id, watcher, news, gauge }
+    }
+
+    /// Shows a ring's state to `GET /streams/{id}`, and what was sent to the flight recorder; `first`
+    /// if nothing of the stream was sent on this connection before.
+    pub(super) fn publish(&self, stats: &RingStats, sent: usize, first: bool) {
+        let gauge = &self.gauge;
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        gauge.frames.store(small(stats.frames), Ordering::Relaxed);
+        gauge.frames_limit.store(small(stats.frames_limit), Ordering::Relaxed);
+        gauge.bytes.store(stats.bytes, Ordering::Relaxed);
+        gauge.sends.store(stats.sends, Ordering::Relaxed);
+        gauge.slow_sends.store(stats.slow_sends, Ordering::Relaxed);
+        gauge.grown.store(stats.grown, Ordering::Relaxed);
+        gauge.shrunk.store(stats.shrunk, Ordering::Relaxed);
+        let mark = if first { Mark::HeadSent } else { Mark::Flushed };
+        self.stream.note(|trace, now| trace.stream(now, mark, sent as u64));
+    }
+
+    /// Takes what there is and waits for more, until the stream has ended and nothing of it runs.
+    pub async fn skip_to_end(&self) {
+        while self.stream.status().state != State::Closed {
+            if self.stream.with_log(|log| log.next(self.id)).is_none() {
+                self.news.notified().await;
+            }
+        }
     }
 }
 
@@ -51,7 +89,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.stream.detach(self.id);
         self.node.unwatch(self.watcher);
-        self.node.look_at(self.stream.owner, self.stream.id);
+        self.node.look_at(self.stream.owner(), self.stream.id());
     }
 }
 
@@ -62,10 +100,6 @@ pub struct Manner {
     pub transport: Transport,
     /// What its times count as.
     pub endpoint: Endpoint,
-    /// What happens to a client that is slow but not gone.
-    pub slow_client: SlowClient,
-    /// How long a client may take nothing.
-    pub stall: Duration,
 }
 
 /// What a client is known to do.
@@ -81,6 +115,7 @@ struct Sending<'a> {
     conn: &'a mut Conn,
     reader: &'a Reader,
     manner: Manner,
+    patience: Patience,
     encoder: Encoder,
     ring: Ring,
     /// What did not fit into the ring.
@@ -144,12 +179,13 @@ impl<'a> Sending<'a> {
             tracing::error!("a ring was not made: {bug}");
             Gone
         })?;
-        let encoder = Encoder::new(manner.transport, reader.stream.id, answer.is_chunked());
+        let encoder = Encoder::new(manner.transport, reader.stream.id(), answer.is_chunked());
         Ok(Self {
             encoder,
             conn,
             reader,
             manner,
+            patience: reader.stream.birth.patience,
             ring,
             held: VecDeque::new(),
             complete: false,
@@ -203,7 +239,8 @@ impl<'a> Sending<'a> {
             break;
         }
         if taken && self.reader.stream.paused() {
-            self.reader.node.look_at(self.reader.stream.owner, self.reader.stream.id);
+            let stream = &self.reader.stream;
+            self.reader.node.look_at(stream.owner(), stream.id());
         }
     }
 
@@ -222,13 +259,14 @@ impl<'a> Sending<'a> {
     async fn send_once(&mut self) -> Result<(), Gone> {
         let begun = Instant::now();
         let sending = self.conn.socket.send(&mut self.conn.out);
-        let sent = match uring::time::timeout(self.manner.stall, sending).await {
+        let sent = match uring::time::timeout(self.patience.stall, sending).await {
             Ok(sent) => sent?,
             Err(_) => return self.cut(),
         };
         let now = Instant::now();
         self.conn.node.observe.add(Counter::BytesOut, sent as u64);
         self.ring.handle_sent(now, sent, now - begun);
+        self.reader.publish(&self.ring.stats(), sent, !self.marks.first_sent);
         self.measure(now);
         self.heartbeat_at = now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
         if !self.ring.above_high() {
@@ -236,7 +274,7 @@ impl<'a> Sending<'a> {
             return Ok(());
         }
         let since = *self.pressed_since.get_or_insert(now);
-        if self.manner.slow_client == SlowClient::Disconnect && now >= since + self.manner.stall {
+        if self.patience.cut_slow && now >= since + self.patience.stall {
             return self.cut();
         }
         Ok(())
@@ -320,7 +358,7 @@ impl<'a> Sending<'a> {
     }
 }
 
-fn event_kind(kind: Kind) -> EventKind {
+pub(super) fn event_kind(kind: Kind) -> EventKind {
     match kind {
         Kind::Metadata => EventKind::Metadata,
         Kind::Result => EventKind::Result,

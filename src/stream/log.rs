@@ -108,6 +108,12 @@ impl Log {
 
     /// The next event for a reader; durable ones first. A `gap` stands for what is gone.
     pub fn next(&mut self, id: ReaderId) -> Option<Event> {
+        self.next_if(id, |_| true)
+    }
+
+    /// As [`Log::next`], but a durable event that is not `wanted` stays, and with it all behind it;
+    /// ephemeral ones pass it.
+    pub fn next_if(&mut self, id: ReaderId, wanted: impl FnOnce(&Event) -> bool) -> Option<Event> {
         let next_seq = self.next_seq();
         let reader = self.readers.iter_mut().find(|reader| reader.id == id)?;
         if reader.seq_next < self.first_seq {
@@ -118,17 +124,32 @@ impl Log {
         }
         if reader.seq_next < next_seq {
             let at = usize::try_from(reader.seq_next - self.first_seq).ok()?;
-            let event = self.events.get(at)?.clone();
-            reader.seq_next += 1;
-            reader.offset += event.len() as u64;
-            self.read_offset = self.read_offset.max(reader.offset);
-            return Some(event);
+            let event = self.events.get(at)?;
+            if wanted(event) {
+                let event = event.clone();
+                reader.seq_next += 1;
+                reader.offset += event.len() as u64;
+                self.read_offset = self.read_offset.max(reader.offset);
+                return Some(event);
+            }
         }
         if reader.ephemeral < self.ephemerals && !self.ended {
             reader.ephemeral = self.ephemerals;
             return self.ephemeral.clone();
         }
         None
+    }
+
+    /// `seq` of the next event for a reader.
+    #[must_use]
+    pub fn position(&self, id: ReaderId) -> Option<u64> {
+        self.readers.iter().find(|reader| reader.id == id).map(|reader| reader.seq_next)
+    }
+
+    /// `seq` of the oldest event that is still held.
+    #[must_use]
+    pub const fn first_seq(&self) -> u64 {
+        self.first_seq
     }
 
     /// Whether a reader has taken everything that there will ever be.

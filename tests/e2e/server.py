@@ -41,6 +41,11 @@ FLAGS = {
     "cache_ttl_4xx_s": "--cache-ttl-4xx-s",
     "cache_ttl_5xx_s": "--cache-ttl-5xx-s",
     "cache_ttl_error_s": "--cache-ttl-error-s",
+    "replay_bytes_max": "--stream-replay-bytes-max",
+    "ring_bytes_max": "--buffer-bytes-max",
+    "ws_streams_max": "--ws-streams-max",
+    "ws_ping_interval_ms": "--ws-ping-interval-ms",
+    "ws_close_timeout_ms": "--ws-close-timeout-ms",
 }
 
 # The server's own limits, as in src/limits.rs and the defaults of src/config.rs.

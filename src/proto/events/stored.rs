@@ -118,6 +118,12 @@ impl Stored {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The error's code, where there is no document.
+    #[must_use]
+    pub const fn code(&self) -> Option<PageCode> {
+        self.code
+    }
 }
 
 /// Writes the `result` of a cached page, as [`super::result`] would: nothing is allocated beyond
