@@ -74,8 +74,16 @@ impl Entry {
     #[must_use]
     pub fn is_fresh(&self, wanted: &Wanted, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.since);
-        // A page just kept is not older than `max_age_s` 0 by the clock, but it is not new either.
+        // Strictly: with `max_age_s` 0 not even a page of this very moment will do.
         age < self.ttl.min(wanted.max_age) && (!wanted.by_origin || self.freshness.holds(age))
+    }
+
+    /// Whether it should stay where another came that failed: it is a page, and its time is not over.
+    #[must_use]
+    pub fn outlives(&self, other: &Self, now: Instant) -> bool {
+        let failed = |entry: &Self| entry.page.error.is_some() || entry.page.status >= 500;
+        let age = now.saturating_duration_since(self.since);
+        failed(other) && !failed(self) && age < self.ttl
     }
 
     /// The URL that answered.

@@ -123,6 +123,23 @@ fn a_page_that_still_holds_is_new_again_and_the_same() {
 }
 
 #[test]
+fn a_failure_does_not_push_out_a_page_in_its_time() {
+    let now = Instant::now();
+    let of = |page: &PageResult| {
+        Entry::new(page, Validators::default(), Freshness::default(), HOUR, now)
+    };
+    let good = of(&page(10));
+    let failed = of(&PageResult { status: 503, ..page(10) });
+    let error = PageError::new(PageCode::ConnectFailed, Stage::Connect, "");
+    let broken = of(&PageResult { error: Some(error), ..page(10) });
+    let gone = of(&PageResult { status: 404, ..page(10) });
+    assert!(good.outlives(&failed, now) && good.outlives(&broken, now));
+    assert!(!good.outlives(&failed, now + HOUR), "its time is over");
+    assert!(!good.outlives(&gone, now), "that is an answer");
+    assert!(!good.outlives(&good, now) && !failed.outlives(&broken, now));
+}
+
+#[test]
 fn its_bytes_are_bounded_and_what_goes_is_counted() {
     let cache = PageCache::new(1 << 20, ttls());
     let now = Instant::now();

@@ -4,7 +4,7 @@
 //! there becomes a page job like any other, and [`run`] makes sure that it is fetched once.
 
 use super::mesh::{Message, PageJob};
-use super::node::{Node, Shared};
+use super::node::Node;
 use super::page::{self, Answer, Work};
 use super::request::{CacheMode, FreshnessBy, Options};
 use crate::cache::entry::{Entry, Validators};
@@ -93,8 +93,7 @@ pub(super) struct Ask {
 
 impl Ask {
     /// Hashes the options of a request, all that change what comes out.
-    pub(super) fn new(shared: &Shared, options: &Options) -> Self {
-        let pages = &shared.pages;
+    pub(super) fn new(pages: &Pages, options: &Options) -> Self {
         let guest = page::lane_options(options);
         let user_agent = options.user_agent.as_ref().unwrap_or(&pages.user_agent);
         let keyer = pages.keyer.clone();
@@ -242,7 +241,9 @@ fn conclude(job: &PageJob, work: Work, known: Option<Arc<Entry>>, lead: Lead<'_>
     node.observe.count(if known.is_some() { stale } else { Counter::CacheMisses });
     // Where there is nothing to share, the lead goes to one of those who wait.
     if let Some(entry) = entry_of(node, job, &mut result, answer) {
-        keep(node, job, &entry);
+        if known.is_none_or(|known| !known.outlives(&entry, entry.since)) {
+            keep(node, job, &entry);
+        }
         lead.land(&Some(entry));
     }
     result
@@ -337,5 +338,95 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         // After a landing there is no such flight any more, and nobody to tell.
         self.land(&None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::{Extractor, Format, OrderName, Robots};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn formats() -> impl Strategy<Value = Vec<Format>> {
+        let all = [Format::Markdown, Format::Text, Format::Links];
+        proptest::collection::vec(proptest::sample::select(all.to_vec()), 1..3)
+    }
+
+    fn headers() -> impl Strategy<Value = Vec<(String, String)>> {
+        let map = proptest::collection::btree_map("[abAB]{1,2}", "[ab]{0,2}", 0..3);
+        map.prop_map(|map| map.into_iter().collect())
+    }
+
+    prop_compose! {
+        /// What changes the output, each out of few values, and some of what does not.
+        fn options()(
+            formats in formats(),
+            headers in headers(),
+            full: bool,
+            small: bool,
+            redirects in 4_u32..6,
+            user_agent in proptest::option::of("[ab]"),
+            ignore: bool,
+            other in 1_u64..4,
+        ) -> Options {
+            Options {
+                formats,
+                headers,
+                extractor: if full { Extractor::Full } else { Extractor::Article },
+                max_body_bytes: if small { 1000 } else { 2000 },
+                redirects,
+                user_agent,
+                robots: if ignore { Robots::Ignore } else { Robots::Respect },
+                max_age_s: other,
+                timeout_ms: other,
+                deadline_ms: other,
+                concurrency: 2,
+                order: (other == 1).then_some(OrderName::Input),
+                ..Options::default()
+            }
+        }
+    }
+
+    /// The slow, obvious twin of a key.
+    fn what_counts(options: &Options) -> impl PartialEq + use<> {
+        let has = |format| options.formats.contains(&format);
+        let formats = [has(Format::Markdown), has(Format::Text), has(Format::Links)];
+        let lower = |(name, value): &(String, String)| (name.to_lowercase(), value.clone());
+        let mut headers: Vec<_> = options.headers.iter().map(lower).collect();
+        headers.sort();
+        let how = (options.extractor, options.max_body_bytes, options.redirects, options.robots);
+        (formats, headers, how, options.user_agent.clone())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn pages_share_a_key_where_everything_that_counts_is_equal(
+            one in options(),
+            other in options(),
+            headers_only: bool,
+        ) {
+            // Two lists of options at random seldom meet: let them differ in one thing, too.
+            let other = match headers_only {
+                true => Options { headers: other.headers, ..one.clone() },
+                false => other,
+            };
+            let pages = Pages::new(&Config::default());
+            let key = |options: &Options| Ask::new(&pages, options).key("https://a.example/");
+            prop_assert_eq!(key(&one) == key(&other), what_counts(&one) == what_counts(&other));
+        }
+    }
+
+    #[test]
+    fn the_agent_by_name_is_the_agent_by_default_and_urls_count_in_normal_form() {
+        let pages = Pages::new(&Config::default());
+        let named =
+            Options { user_agent: Some(Config::default().user_agent), ..Options::default() };
+        let key = |options: &Options, url| Ask::new(&pages, options).key(url);
+        let default = Options::default();
+        assert_eq!(key(&named, "http://a.example/"), key(&default, "http://A.example:80#b"));
+        assert_ne!(key(&default, "http://a.example/"), key(&default, "https://a.example/"));
+        assert_ne!(key(&default, "http://a.example/"), key(&default, "http://a.example/?"));
     }
 }

@@ -12,3 +12,4 @@ pub mod page;
 pub mod query;
 pub mod report;
 pub mod request;
+mod spare;

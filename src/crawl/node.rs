@@ -31,10 +31,8 @@ use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
 use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
-use uring::ring::{BufferConfigError, Ring};
+use uring::ring::Ring;
 
-/// Rings kept for the next stream.
-const RINGS_MAX: usize = 16;
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -95,9 +93,9 @@ pub struct Node {
     pub(super) waiting: Waiting,
     /// What events are written into, and what is sent around them.
     events: RefCell<Blocks>,
-    frames: RefCell<Blocks>,
+    pub(super) frames: RefCell<Blocks>,
     /// Rings that no connection uses, with their memory.
-    rings: RefCell<Vec<Ring>>,
+    pub(super) rings: RefCell<Vec<Ring>>,
     /// Readers to be woken; empty but for a moment.
     pub(super) woken: RefCell<Vec<Watcher>>,
     request_ids: RefCell<RequestIds>,
@@ -573,29 +571,5 @@ impl Node {
 
     pub(super) fn with_scratch<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
         write(self.events.borrow_mut().writer())
-    }
-
-    /// As events are written, what stands around them on the wire, which lives for a send only.
-    pub fn with_frames<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
-        write(self.frames.borrow_mut().writer())
-    }
-
-    /// A ring for a connection, with the memory of one that is not used any more.
-    ///
-    /// # Errors
-    /// When the settings make no sense.
-    pub fn ring(&self) -> Result<Ring, BufferConfigError> {
-        let used = self.rings.borrow_mut().pop();
-        used.map_or_else(|| Ring::new(self.shared.config.ring()), Ok)
-    }
-
-    /// A ring is not used any more.
-    pub fn give_back(&self, ring: Ring) {
-        let mut rings = self.rings.borrow_mut();
-        if rings.len() < RINGS_MAX
-            && let Ok(ring) = ring.renew(self.shared.config.ring())
-        {
-            rings.push(ring);
-        }
     }
 }

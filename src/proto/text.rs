@@ -64,6 +64,14 @@ impl Texts {
     }
 }
 
+impl<T: AsRef<str>> FromIterator<T> for Texts {
+    fn from_iter<I: IntoIterator<Item = T>>(given: I) -> Self {
+        let mut texts = Self::default();
+        given.into_iter().for_each(|text| texts.push(text.as_ref()));
+        texts
+    }
+}
+
 impl Deref for Text {
     type Target = str;
 
@@ -118,8 +126,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_goes_in_comes_out(given: Vec<String>) {
-            let mut texts = Texts::with_capacity(0, 0);
-            given.iter().for_each(|text| texts.push(text));
+            let texts: Texts = given.iter().collect();
             prop_assert!(texts.iter().eq(given.iter().map(String::as_str)));
             let shared = texts.share();
             prop_assert!(shared.iter().map(|text| &**text).eq(given.iter().map(String::as_str)));

@@ -1,6 +1,7 @@
 """The page cache: hits, modes, ages, negative answers, revalidation, single flight, and what of it
 the origin sees."""
 
+import http.server
 import json
 import socket
 import threading
@@ -209,9 +210,39 @@ class Revalidation(Cached):
 
     def test_a_clients_own_condition_is_its_own(self):
         url = self.origin.page(704, etag=1)
-        _, heads = origin_json(self.origin, "/_requests?path=/page/701")
         tag = {"If-None-Match": '"something"'}
         self.assertEqual(self.uses(url, {"headers": tag}, {"headers": tag, "max_age_s": 0}), ["miss", "stale"])
+
+
+class Failing(http.server.BaseHTTPRequestHandler):
+    """Answers with a page, and from the second request on with 503."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        status = 200 if self.asked == 1 else 503
+        body = b"<!DOCTYPE html><title>Weir</title><p>The gate opens at noon and closes at night.</p>"
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class OriginInTrouble(Cached):
+    def test_a_failure_does_not_push_out_a_page_in_its_time(self):
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as origin:
+            threading.Thread(target=origin.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{origin.server_address[1]}/"
+            found = [self.one(url), self.one(url, max_age_s=0), self.one(url)]
+            origin.shutdown()
+        self.assertEqual([result["status"] for result in found], [200, 503, 200])
+        self.assertEqual([result["cache"] for result in found], ["miss", "stale", "hit"])
 
 
 class Freshness(Cached):
