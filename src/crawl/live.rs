@@ -10,12 +10,13 @@ use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
 use crate::observe::request_id::RequestId;
 use crate::observe::series::{Endpoint, Key, Measure};
 use crate::observe::trace::Mark;
-use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Summary};
+use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Stored, Summary};
 use crate::proto::text::Text;
 use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::state::State;
 use crate::stream::{Birth, Status, Stream, Watcher};
 use crate::timings::Timings;
+use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -85,10 +86,10 @@ pub struct Live {
     event_bytes: Cell<usize>,
     /// Since when nobody reads.
     unread_since: Cell<Option<Instant>>,
-    /// Since when it is being ended before its work is done.
-    ending_since: Cell<Option<Instant>>,
     /// Whether a turn ended before there was nothing left to do.
     unfinished: Cell<bool>,
+    /// Since when it is being ended before its work is done.
+    ending_since: Cell<Option<Instant>>,
     changed: Notify,
 }
 
@@ -127,15 +128,15 @@ impl Live {
         let live = Rc::new(Self {
             stream: Stream::new(birth, Arc::clone(&shared.totals)),
             machine: RefCell::new(Machine::new(plan, now)),
-            ask: Ask::new(shared, &options),
+            ask: Ask::new(&shared.pages, &options),
             options,
             request_id: terms.request_id,
             endpoint: terms.endpoint,
             started_at: SystemTime::now(),
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
-            ending_since: Cell::new(None),
             unfinished: Cell::new(false),
+            ending_since: Cell::new(None),
             changed: Notify::default(),
         });
         let reader = attach(&live.stream);
@@ -194,7 +195,8 @@ impl Live {
                 break;
             }
         }
-        let (state, counts, in_flight) = (machine.state(), machine.counts(), machine.in_flight());
+        let (state, counts) = (machine.state(), machine.counts());
+        let in_flight = machine.in_flight();
         drop(machine);
         self.stream.set_status(Status { state, counts, in_flight });
         woken.dedup();
@@ -249,16 +251,16 @@ impl Live {
             || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < replay
         {
             let Some(index) = machine.poll_dispatch() else { break };
-            let url = machine.url(index);
-            let key = self.ask.key(url);
+            let url = machine.url(index).clone();
+            let key = self.ask.key(&url);
+            self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             if let Some(stored) = self.ask.hit(node, key) {
                 machine.handle_cached(Instant::now(), index, stored);
                 return true;
             }
-            self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
-                url: url.clone(),
+                url,
                 key,
                 index,
                 options: Arc::clone(&self.options),
@@ -287,10 +289,15 @@ impl Live {
         self.note(Mark::Quiesced, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
-    fn note_cached(&self, seq: u64, index: u32) {
+    /// As [`Live::note_page`], of a page that was in the cache.
+    fn note_cached(&self, seq: u64, index: u32, stored: &Stored) {
+        let at = index as usize;
         self.stream.note(|trace, now| {
-            trace.url(now, index as usize, Mark::CacheHit, 0);
-            trace.url(now, index as usize, Mark::Result, seq);
+            trace.url(now, at, Mark::CacheHit, 0);
+            if let Some(code) = stored.code() {
+                trace.url(now, at, Mark::Failed(code), 0);
+            }
+            trace.url(now, at, Mark::Result, seq);
         });
     }
 
@@ -356,6 +363,41 @@ impl Live {
         }
     }
 
+    fn write_result(
+        &self,
+        node: &Rc<Node>,
+        machine: &Machine,
+        out: &mut BytesMut,
+        (seq, index): (u64, u32),
+        page: Page,
+        counts: &events::Counts,
+    ) -> Event {
+        let end = match page.code() {
+            Some(code) => PageEnd::Failed(code),
+            None if page.from_cache() => PageEnd::Cached,
+            None => PageEnd::Approved,
+        };
+        node.observe.count(Counter::Pages(end));
+        match page {
+            Page::Cached(stored) => {
+                let mut timings = Timings::default();
+                timings.add(Stage::Queue, self.stream.birth.began.elapsed());
+                node.observe.record_page(&timings);
+                self.note_cached(seq, index, &stored);
+                let url = &**machine.url(index);
+                events::cached(out, seq, (index, url), &stored, &timings, counts)
+            }
+            Page::Fetched(mut page) => {
+                if let Some(ready) = page.ready {
+                    page.timings.add(Stage::EmitWait, ready.elapsed());
+                }
+                self.note_page(seq, index, &page);
+                node.observe.record_page(&page.timings);
+                events::result(out, seq, index, &page, counts)
+            }
+        }
+    }
+
     /// Writes an output as an event; [`Output::Abort`] is none.
     fn write(&self, node: &Rc<Node>, machine: &Machine, output: Output) -> Option<Event> {
         let stream_id = &*self.stream.id_text;
@@ -377,29 +419,8 @@ impl Live {
                     };
                     events::metadata(out, &facts)
                 }
-                Output::Result { seq, index, page: Page::Cached(stored), counts } => {
-                    let mut timings = Timings::default();
-                    timings.add(Stage::Queue, machine.started().elapsed());
-                    node.observe.record_page(&timings);
-                    let end = stored.code().map_or(PageEnd::Cached, PageEnd::Failed);
-                    node.observe.count(Counter::Pages(end));
-                    self.note_cached(seq, index);
-                    let url = &**machine.url(index);
-                    events::cached(out, seq, (index, url), &stored, &timings, &counts)
-                }
-                Output::Result { seq, index, page: Page::Fetched(mut page), counts } => {
-                    if let Some(ready) = page.ready {
-                        page.timings.add(Stage::EmitWait, ready.elapsed());
-                    }
-                    self.note_page(seq, index, &page);
-                    node.observe.record_page(&page.timings);
-                    let end = match &page.error {
-                        Some(error) => PageEnd::Failed(error.code),
-                        None if page.cache.from_cache() => PageEnd::Cached,
-                        None => PageEnd::Approved,
-                    };
-                    node.observe.count(Counter::Pages(end));
-                    events::result(out, seq, index, &page, &counts)
+                Output::Result { seq, index, page, counts } => {
+                    self.write_result(node, machine, out, (seq, index), page, &counts)
                 }
                 Output::Progress => {
                     let (started, counts) = (self.started_at, machine.counts());
