@@ -211,6 +211,8 @@ pub enum Counter {
     CacheMisses,
     /// TTFBs above the warning threshold.
     TtfbSlow,
+    /// Audit lines dropped, because they came faster than they could be written.
+    AuditDropped,
 }
 
 const REQUESTS: usize = 0;
@@ -224,7 +226,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 14;
+    pub const COUNT: usize = SINGLE + 15;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -255,6 +257,7 @@ impl Counter {
             Self::CacheHits => SINGLE + 11,
             Self::CacheMisses => SINGLE + 12,
             Self::TtfbSlow => SINGLE + 13,
+            Self::AuditDropped => SINGLE + 14,
         }
     }
 }
@@ -433,6 +436,7 @@ mod tests {
             Counter::CacheHits,
             Counter::CacheMisses,
             Counter::TtfbSlow,
+            Counter::AuditDropped,
         ]);
         all
     }

@@ -2,9 +2,11 @@
 
 pub mod chunked;
 pub mod events;
+pub mod forwarded;
 pub mod h1;
 pub mod json;
 pub mod ndjson;
+pub mod proxy;
 pub mod sse;
 pub mod timestamp;
 pub mod ws;

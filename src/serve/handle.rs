@@ -98,6 +98,10 @@ async fn crawl(conn: &mut Conn, ask: &Ask, transport: Transport) -> Result<(), G
         Err(error) => return conn.refuse(&error).await,
     };
     drop(body);
+    let _place = match conn.begin_stream(request.urls.iter().map(|url| &**url)) {
+        Ok(place) => place,
+        Err(error) => return conn.refuse(&error).await,
+    };
     let id = conn.node.request_id(ask.request_id);
     conn.request_id = Some(id);
     let manner = Manner {

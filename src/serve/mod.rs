@@ -1,11 +1,16 @@
 //! Inbound: accept, one connection, routes, answers.
 
+pub mod access;
+pub mod arrive;
 pub mod ask;
 pub mod conn;
+pub mod guard;
 pub mod handle;
 pub mod reply;
 pub mod route;
 pub mod sender;
+pub mod socket;
+pub mod tls;
 pub mod transport;
 
 use crate::crawl::mesh::Message;
@@ -13,10 +18,13 @@ use crate::crawl::node::Node;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Reject};
 use crate::stream::machine::Ending;
+use access::Access;
+use arrive::{Arrival, Turned, arrive};
 use conn::Conn;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uring::mailbox::Receiver;
@@ -28,8 +36,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// What a client gets that is one too many, before anything of it is read.
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
+/// What a client gets whose address has too many connections.
+const TOO_MANY_OF_ONE: &str = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+
 /// The connections of one core.
 struct Connections {
+    access: Arc<Access>,
     gate: Gate,
     /// One flag for each, raised when the server stops; by the connection's number.
     drains: RefCell<HashMap<u64, Rc<Notify>>>,
@@ -39,12 +51,17 @@ struct Connections {
 /// Serves a core: its listener, its mailbox and its connections, until it has drained.
 pub async fn run(
     node: Rc<Node>,
+    access: Arc<Access>,
     listener: TcpListener,
     mailbox: Receiver<Message>,
     grace: Duration,
 ) {
-    let connections =
-        Rc::new(Connections { gate: Gate::new(), drains: RefCell::default(), next: Cell::new(0) });
+    let connections = Rc::new(Connections {
+        access,
+        gate: Gate::new(),
+        drains: RefCell::default(),
+        next: Cell::new(0),
+    });
     let letters = Rc::clone(&node);
     drop(uring::spawn(async move { letters.serve(mailbox).await }));
     let accepting = accept(Rc::clone(&node), listener.clone(), Rc::clone(&connections));
@@ -91,11 +108,35 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     connections.drains.borrow_mut().insert(number, Rc::clone(&drain));
     let (node, connections) = (Rc::clone(node), Rc::clone(connections));
     drop(uring::spawn(async move {
-        Conn::new(Rc::clone(&node), socket).run(&drain).await;
+        let access = &connections.access;
+        match arrive(access, &node.shared.config, socket).await {
+            Ok(arrival) => serve_arrival(&node, access, arrival, &drain).await,
+            Err(turned) => turn_away(&node, access, turned).await,
+        }
         connections.drains.borrow_mut().remove(&number);
         node.observe.count(Counter::ConnectionsClosed);
         drop(counted);
     }));
+}
+
+async fn serve_arrival(
+    node: &Rc<Node>,
+    access: &Arc<Access>,
+    mut arrival: Arrival,
+    drain: &Notify,
+) {
+    let counted = arrival.counted.take();
+    Conn::new(Rc::clone(node), Arc::clone(access), arrival).run(drain).await;
+    drop(counted);
+}
+
+async fn turn_away(node: &Rc<Node>, access: &Access, turned: Turned) {
+    let Turned::Away(reason, socket) = turned else { return };
+    node.observe.count(Counter::ConnectionsRejected(reason));
+    // Who expects TLS could make nothing of it.
+    if access.tls().is_none() {
+        let _ = uring::time::timeout(ACCEPT_PAUSE, socket.write_all(TOO_MANY_OF_ONE)).await;
+    }
 }
 
 /// A connection that counts against the process' limit.

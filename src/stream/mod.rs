@@ -6,6 +6,7 @@
 
 pub mod log;
 pub mod machine;
+pub mod principal;
 pub mod registry;
 pub mod state;
 
