@@ -211,12 +211,7 @@ impl TlsStream {
     /// Sends what the session has to say.
     async fn flush(&self) -> io::Result<()> {
         loop {
-            let mut out = Vec::new();
-            let mut state = self.state.borrow_mut();
-            while state.session.wants_write() {
-                state.session.write_tls(&mut out)?;
-            }
-            drop(state);
+            let out = self.state.borrow_mut().output()?;
             if out.is_empty() {
                 return Ok(());
             }
@@ -226,6 +221,15 @@ impl TlsStream {
 }
 
 impl State {
+    /// What is to be sent, encrypted.
+    fn output(&mut self) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        while self.session.wants_write() {
+            self.session.write_tls(&mut out)?;
+        }
+        Ok(out)
+    }
+
     /// Whether a read would say anything: plaintext, or the end in either way.
     fn has_news(&mut self) -> bool {
         match self.session.reader().fill_buf() {
