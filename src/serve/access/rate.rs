@@ -186,8 +186,7 @@ mod tests {
     #[test]
     fn addresses_do_not_disturb_each_other_and_a_network_of_ipv6_is_one() {
         let rate = AddressRate::per_minute(1, FakeRelativeClock::default()).unwrap();
-        let mut take =
-            |text: &str| rate.take(AddressKey::of(text.parse::<IpAddr>().unwrap())).allowed;
+        let take = |text: &str| rate.take(AddressKey::of(text.parse::<IpAddr>().unwrap())).allowed;
         assert!(take("192.0.2.1") && take("192.0.2.2") && !take("192.0.2.1"));
         assert!(take("2001:db8::1") && !take("2001:db8::ffff:1") && take("2001:db8:0:1::1"));
         assert!(!take("::ffff:192.0.2.1"));
