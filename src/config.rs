@@ -195,6 +195,8 @@ settings! {
     "stream.replay_bytes_max" replay_bytes_max: usize = 8 * 1024 * 1024, 65_536..=1_073_741_824;
     /// Bytes of events of all streams together; above it new streams are answered 503 overloaded.
     "stream.bytes_max" stream_bytes_max: usize = 1024 * 1024 * 1024, 1_048_576..=1_099_511_627_776u64;
+    /// Ended streams that are kept for replay within their resume window; the oldest go first.
+    "stream.kept_max" streams_kept_max: usize = 4096, 1..=1_000_000;
     /// Milliseconds between heartbeats of a stream (NDJSON events, SSE comments).
     "stream.heartbeat_ms" heartbeat_ms: u64 = 15_000, 10..=300_000;
 

@@ -72,6 +72,8 @@ pub const DNS_TTL_MIN_S: u64 = 1;
 /// See [`DNS_TTL_MIN_S`].
 pub const DNS_TTL_MAX_S: u64 = 3600;
 
+/// Bytes of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// URLs of one stream, upper bound of `urls_max`.
 pub const URLS_PER_STREAM_MAX: usize = 10_000;
 /// Concurrent fetches of one stream, upper bound of `options.concurrency`.

@@ -16,6 +16,7 @@ use crate::observe::summary;
 use crate::serve;
 use crate::serve::access::{Access, AccessError};
 use crate::stream::Totals;
+use crate::stream::idempotency::Keys;
 use crate::stream::registry::Registry;
 use std::io;
 use std::net::SocketAddr;
@@ -98,6 +99,7 @@ impl Server {
             config: Arc::clone(&config),
             extractor: OnceLock::new(),
             registry: Registry::default(),
+            keys: Keys::default(),
             totals: Arc::new(Totals::default()),
             mesh,
             draining: AtomicBool::new(false),

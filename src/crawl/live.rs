@@ -7,10 +7,13 @@ use crate::error::Stage;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
 use crate::observe::request_id::RequestId;
+use crate::observe::series::{Endpoint, Key, Measure};
+use crate::observe::trace::Mark;
 use crate::proto::events::{self, Event, Metadata, PageResult, Progress, Summary};
-use crate::stream::Stream;
 use crate::stream::machine::{Ending, Machine, Output, Plan};
+use crate::stream::place::Place;
 use crate::stream::state::State;
+use crate::stream::{Birth, Status, Stream};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,32 +28,44 @@ const ROBOTS_WARNING: &str =
     "robots.txt is not asked by this version; say \"robots\":\"ignore\" to agree";
 
 /// What a stream is begun with, beside the client's request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Terms {
+    /// The stream's id.
+    pub id: Ulid,
+    /// Whose stream it is.
+    pub principal: Arc<str>,
+    /// The `Idempotency-Key` that was claimed for it.
+    pub idempotency_key: Option<Box<str>>,
+    /// Its place among the streams that its principal may have at a time, given back at its end.
+    pub place: Option<Arc<Place>>,
     /// The order of the results where the client says none.
     pub order: OrderName,
     /// Whether it outlives its connection, for the resume window that the client asks for.
     pub resumable: bool,
     /// The request's id.
     pub request_id: RequestId,
+    /// What the time to end it counts as.
+    pub endpoint: Endpoint,
 }
 
 /// See the module.
 pub struct Live {
     /// What readers and other cores know of the stream.
     pub stream: Arc<Stream>,
-    /// How long it may be without a reader.
-    pub resume_window: Duration,
     machine: RefCell<Machine>,
     urls: Arc<[Arc<str>]>,
     options: Arc<Options>,
     request_id: RequestId,
+    endpoint: Endpoint,
     started_at: SystemTime,
     /// The largest event so far: what each page in flight is taken to add to the log.
     event_bytes: Cell<usize>,
     /// Since when nobody reads.
     unread_since: Cell<Option<Instant>>,
+    /// Since when it is being ended before its work is done.
+    ending_since: Cell<Option<Instant>>,
     changed: Notify,
+    _place: Option<Arc<Place>>,
 }
 
 impl Live {
@@ -73,21 +88,31 @@ impl Live {
             progress: Duration::from_millis(options.progress_ms),
         };
         let shared = &node.shared;
-        let totals = Arc::clone(&shared.totals);
-        let stream =
-            Stream::new(Ulid::generate(), node.index, shared.config.replay_bytes_max, totals);
         let window = if terms.resumable { options.resume_window_s } else { 0 };
-        let live = Rc::new(Self {
-            stream,
+        let birth = Birth {
+            id: terms.id,
+            owner: node.index,
+            principal: terms.principal,
+            idempotency_key: terms.idempotency_key,
+            replay_bytes_max: shared.config.replay_bytes_max,
             resume_window: Duration::from_secs(window),
+            patience: options.patience(),
+            began: now,
+            urls: urls.len(),
+        };
+        let live = Rc::new(Self {
+            stream: Stream::new(birth, Arc::clone(&shared.totals)),
             machine: RefCell::new(Machine::new(plan, now)),
             urls,
             options,
             request_id: terms.request_id,
+            endpoint: terms.endpoint,
             started_at: SystemTime::now(),
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
+            ending_since: Cell::new(None),
             changed: Notify::default(),
+            _place: terms.place,
         });
         let reader = attach(&live.stream);
         node.adopt(&live);
@@ -97,12 +122,6 @@ impl Live {
         drop(uring::spawn(async move { driven.keep_time(&driver).await }));
         node.observe.count(Counter::StreamsStarted);
         reader
-    }
-
-    /// Where the stream stands, its totals, and the fetches under way.
-    pub fn status(&self) -> (State, events::Counts, u32) {
-        let machine = self.machine.borrow();
-        (machine.state(), machine.counts(), machine.in_flight())
     }
 
     /// A page has come to its end.
@@ -126,7 +145,8 @@ impl Live {
         while let Some(output) = machine.poll_output() {
             let Some(event) = self.write(node, &machine, output) else {
                 self.stream.abort();
-                node.abort_everywhere(self.stream.id);
+                self.note_ending(machine.ending());
+                node.abort_everywhere(self.stream.id());
                 continue;
             };
             self.event_bytes.set(self.event_bytes.get().max(event.len()));
@@ -138,14 +158,20 @@ impl Live {
         let (before, paused) = (machine.state(), behind >= held);
         machine.handle_watermark(paused);
         self.stream.set_paused(machine.state() == State::Flushing);
-        if before == State::Active && machine.state() == State::Flushing {
-            node.observe.count(Counter::StreamsPaused);
+        match (before, machine.state()) {
+            (State::Active, State::Flushing) => {
+                node.observe.count(Counter::StreamsPaused);
+                self.note(Mark::Paused, behind as u64);
+            }
+            (State::Flushing, State::Active) => self.note(Mark::Resumed, behind as u64),
+            _ => {}
         }
         // Each page in flight will add an event: what they may add together has to fit, too.
         while machine.in_flight() == 0
             || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < replay
         {
             let Some(index) = machine.poll_dispatch() else { break };
+            self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
                 url: Arc::clone(&self.urls[index as usize]),
@@ -155,13 +181,51 @@ impl Live {
                 deadline: machine.deadline(),
             });
         }
-        let closed = machine.state() == State::Closed;
+        let (state, counts) = (machine.state(), machine.counts());
+        let in_flight = machine.in_flight();
         drop(machine);
+        self.stream.set_status(Status { state, counts, in_flight });
         node.wake(&woken);
         self.changed.notify();
-        if closed {
+        if state == State::Closed {
+            self.note_quiesced(node);
             node.retire(self);
         }
+    }
+
+    fn note(&self, mark: Mark, value: u64) {
+        self.stream.note(|trace, now| trace.stream(now, mark, value));
+    }
+
+    fn note_ending(&self, ending: Option<Ending>) {
+        self.ending_since.set(Some(Instant::now()));
+        let deadline = ending == Some(Ending::Deadline);
+        self.note(if deadline { Mark::Deadline } else { Mark::Cancelled }, 0);
+    }
+
+    /// Nothing of the stream runs any more: how long did it take to get there?
+    fn note_quiesced(&self, node: &Node) {
+        let Some(since) = self.ending_since.take() else { return };
+        let took = since.elapsed();
+        node.observe.record(Key::At(self.endpoint, Measure::CancelQuiesce), took);
+        self.note(Mark::Quiesced, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// What the flight recorder keeps of a page, when its result gets its place.
+    fn note_page(&self, seq: u64, index: u32, page: &PageResult) {
+        let at = index as usize;
+        self.stream.note(|trace, now| {
+            for (stage, micros) in page.timings.iter().filter(|(_, micros)| *micros > 0) {
+                trace.stage(now, at, stage, Duration::from_micros(u64::from(micros)));
+            }
+            if page.status > 0 {
+                trace.url(now, at, Mark::Status, u64::from(page.status));
+            }
+            if let Some(error) = &page.error {
+                trace.url(now, at, Mark::Failed(error.code), 0);
+            }
+            trace.url(now, at, Mark::Result, seq);
+        });
     }
 
     /// A stream that nobody reads is ended when its resume window is over.
@@ -174,7 +238,7 @@ impl Live {
         let now = Instant::now();
         let since = self.unread_since.get().unwrap_or(now);
         self.unread_since.set(Some(since));
-        if now >= since + self.resume_window {
+        if now >= since + self.stream.birth.resume_window {
             self.machine.borrow_mut().handle_end(now, Ending::Cancelled);
         }
     }
@@ -187,7 +251,7 @@ impl Live {
             // a time in the past would be to spin, and nothing else on this core would ever run.
             let over = self.machine.borrow().ending().is_some();
             let unread = self.unread_since.get().filter(|_| !over);
-            let unread = unread.map(|since| since + self.resume_window);
+            let unread = unread.map(|since| since + self.stream.birth.resume_window);
             if self.machine.borrow().state() == State::Closed {
                 return;
             }
@@ -215,7 +279,7 @@ impl Live {
                         total_urls: self.urls.len(),
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
-                        resume_window_s: self.resume_window.as_secs(),
+                        resume_window_s: self.stream.birth.resume_window.as_secs(),
                         replay_bytes_max: node.shared.config.replay_bytes_max,
                         deadline_ms: self.options.deadline_ms,
                         warnings: match self.options.robots {
@@ -229,6 +293,7 @@ impl Live {
                     if let Some(ready) = page.ready {
                         page.timings.add(Stage::EmitWait, ready.elapsed());
                     }
+                    self.note_page(seq, index, &page);
                     node.observe.record_page(&page.timings);
                     let end =
                         page.error.as_ref().map_or(PageEnd::Approved, |e| PageEnd::Failed(e.code));
@@ -245,6 +310,7 @@ impl Live {
                     )
                 }
                 Output::Summary { seq, counts, total, ttfr, ending } => {
+                    self.note(Mark::Ended, seq);
                     node.observe.count(Counter::StreamsEnded(match ending {
                         None => StreamEnd::Completed,
                         Some(Ending::Cancelled) => StreamEnd::Cancelled,

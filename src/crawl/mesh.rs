@@ -103,6 +103,11 @@ pub enum Message {
         /// Of which stream.
         stream: Ulid,
     },
+    /// End a stream that this core owns: its client wants no more of it.
+    Cancel {
+        /// Which stream.
+        stream: Ulid,
+    },
     /// Readers of a stream that this core owns have caught up, come or gone.
     Look {
         /// Which stream.

@@ -8,5 +8,6 @@ pub mod live;
 pub mod mesh;
 pub mod node;
 pub mod page;
+pub mod query;
 pub mod report;
 pub mod request;

@@ -14,9 +14,10 @@ use crate::observe::hist::Epoch;
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::{RequestId, RequestIds};
 use crate::proto::events::PageResult;
+use crate::stream::idempotency::Keys;
 use crate::stream::machine::Ending;
 use crate::stream::registry::Registry;
-use crate::stream::{Totals, Watcher};
+use crate::stream::{Stream, Totals, Watcher};
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -41,6 +42,8 @@ pub struct Shared {
     pub extractor: OnceLock<Option<Extractor>>,
     /// All streams.
     pub registry: Registry,
+    /// The `Idempotency-Key`s of those streams.
+    pub keys: Keys,
     /// Bytes and number of all streams.
     pub totals: Arc<Totals>,
     /// The mailbox of each core, by its index.
@@ -63,6 +66,8 @@ pub struct Node {
     pub shared: Arc<Shared>,
     /// This core's times and counters.
     pub observe: Core,
+    /// The principal of whoever shows no credential.
+    pub anonymous: Arc<str>,
     pub(super) fetcher: Rc<Fetcher>,
     lane: Lane<LaneJob>,
     lane_places: Rc<Semaphore>,
@@ -107,6 +112,7 @@ impl Node {
         Rc::new(Self {
             index,
             observe: Core::new(shared.epoch, Instant::now()),
+            anonymous: Arc::from(""),
             lane_places: Semaphore::new(shared.config.extract_queue_max),
             shared,
             fetcher,
@@ -152,6 +158,7 @@ impl Node {
                 }
             }
             Message::Abort { stream } => self.abort_pages(stream),
+            Message::Cancel { stream } => self.cancel_here(stream),
             Message::Look { stream } => self.look(stream),
             Message::Wake { token } => self.wake_here(token),
             Message::Report { scope, to } => {
@@ -287,12 +294,12 @@ impl Node {
     fn work(self: &Rc<Self>, job: PageJob) {
         let node = Rc::clone(self);
         drop(uring::spawn(async move {
-            let stream = job.stream.id;
+            let stream = job.stream.id();
             let abort = Rc::new(Notify::default());
             node.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
             let result = page::run(&node, &job, &abort).await;
             node.forget_page(stream, &abort);
-            node.report(job.stream.owner, stream, job.index, result).await;
+            node.report(job.stream.owner(), stream, job.index, result).await;
             node.idle.notify();
         }));
     }
@@ -420,15 +427,53 @@ impl Node {
 
     pub(super) fn adopt(&self, live: &Rc<Live>) {
         self.shared.registry.insert(Arc::clone(&live.stream));
-        self.live.borrow_mut().insert(live.stream.id, Rc::clone(live));
+        self.live.borrow_mut().insert(live.stream.id(), Rc::clone(live));
     }
 
-    /// A stream of this core is over: it can be read until its resume window ends.
+    /// Looks a stream up for a principal. An id that this process may have given away names a
+    /// stream that can't be read any more.
+    ///
+    /// # Errors
+    /// `stream_expired` or `not_found`; a stream of somebody else is not told from either.
+    pub fn find_stream(&self, id: Ulid, principal: &str) -> Result<Arc<Stream>, ApiError> {
+        let found = self.shared.registry.find(id);
+        if let Some(stream) = found.filter(|stream| &*stream.birth.principal == principal) {
+            return Ok(stream);
+        }
+        let began = id.datetime();
+        Err(if (self.shared.started..=SystemTime::now()).contains(&began) {
+            ApiError::new(ApiCode::StreamExpired, "the stream's resume window is over")
+        } else {
+            ApiError::new(ApiCode::NotFound, "there is no stream of this id")
+        })
+    }
+
+    /// Begins to end a stream of any core.
+    pub fn cancel(self: &Rc<Self>, stream: &Stream) {
+        if stream.owner() == self.index {
+            self.cancel_here(stream.id());
+        } else {
+            self.post_soon(stream.owner(), Message::Cancel { stream: stream.id() });
+        }
+    }
+
+    fn cancel_here(self: &Rc<Self>, stream: Ulid) {
+        if let Some(live) = self.live(stream) {
+            live.end(self, Ending::Cancelled);
+        }
+    }
+
+    /// A stream of this core is over: it can be read until its resume window ends, or until there
+    /// are too many newer ones.
     pub(super) fn retire(&self, live: &Live) {
-        let id = live.stream.id;
+        let id = live.stream.id();
         self.live.borrow_mut().remove(&id);
         self.idle.notify();
-        self.finished.borrow_mut().insert((Instant::now() + live.resume_window, id));
+        self.finished.borrow_mut().insert((Instant::now() + live.stream.birth.resume_window, id));
+        let kept_max = self.shared.config.streams_kept_max / self.shared.mesh.len();
+        if self.finished.borrow().len() > kept_max {
+            self.forget_oldest();
+        }
     }
 
     /// Forgets a finished stream at once where its window is over and nobody reads it.
@@ -445,9 +490,13 @@ impl Node {
 
     fn expire(&self, entry: (Instant, Ulid)) {
         let stream = self.shared.registry.find(entry.1);
-        if stream.is_none_or(|stream| stream.with_log(|log| log.readers()) == 0) {
-            self.finished.borrow_mut().remove(&entry);
-            self.shared.registry.remove(entry.1);
+        if stream.as_ref().is_some_and(|stream| stream.with_log(|log| log.readers()) > 0) {
+            return;
+        }
+        self.finished.borrow_mut().remove(&entry);
+        let Some(stream) = self.shared.registry.remove(entry.1) else { return };
+        if let Some(key) = &stream.birth.idempotency_key {
+            self.shared.keys.release(&stream.birth.principal, key, entry.1);
         }
     }
 

@@ -6,12 +6,14 @@ use crate::error::{ApiCode, ApiError};
 use crate::fetch::field;
 use crate::fetch::target::{Target, TargetError};
 use crate::limits;
+use crate::stream::Patience;
 use crate::stream::machine::Order;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use simd_json::ErrorType;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A validated crawl.
 #[derive(Debug, Clone)]
@@ -83,6 +85,17 @@ impl Default for Options {
             redirects: 5,
             user_agent: None,
             headers: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// How the stream's readers are to be treated.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        Patience {
+            stall: Duration::from_millis(self.stall_timeout_ms),
+            cut_slow: self.slow_client == SlowClient::Disconnect,
         }
     }
 }

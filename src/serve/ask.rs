@@ -42,6 +42,10 @@ pub struct Ask {
     pub wants_sse: bool,
     /// Whether the client asks for OpenMetrics.
     pub wants_openmetrics: bool,
+    /// The last event that the client has, as it says.
+    pub last_event_id: Option<Box<[u8]>>,
+    /// What the client calls its request, so that sending it twice is like sending it once.
+    pub idempotency_key: Option<Box<[u8]>>,
 }
 
 impl Ask {
@@ -64,6 +68,8 @@ impl Ask {
             query: request.query().map(str::to_owned),
             wants_sse: accepts(request, "text/event-stream"),
             wants_openmetrics: accepts(request, "application/openmetrics-text"),
+            last_event_id: request.field("last-event-id").map(Box::from),
+            idempotency_key: request.field("idempotency-key").map(Box::from),
         }
     }
 
@@ -76,8 +82,12 @@ impl Ask {
             Some(Route::Metrics | Route::Latency) => Endpoint::Metrics,
             Some(Route::Extract) => Endpoint::Extract,
             Some(Route::Crawl) => Endpoint::Crawl,
+            Some(Route::CrawlSse) => Endpoint::CrawlSse,
             Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
             Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
+            Some(Route::StreamEvents(_)) if self.wants_sse => Endpoint::EventsSse,
+            Some(Route::StreamEvents(_)) => Endpoint::EventsNdjson,
+            Some(Route::Stream(_) | Route::StreamTrace(_)) => Endpoint::Streams,
             None => Endpoint::Other,
         }
     }

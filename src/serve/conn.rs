@@ -20,7 +20,7 @@ use crate::proto::h1::{
     self, Answer, AnswerBody, Connection, Event, Refusal, State, Timeouts, WantBodyError,
 };
 use crate::proto::timestamp::imf_fixdate;
-use crate::stream::principal::{Place, Principal};
+use crate::stream::place::Place;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -47,7 +47,7 @@ pub struct Conn {
     pub(super) visit: Visit,
     /// The connection's place among those of a key, and whose it is.
     pub(super) place: Option<Place>,
-    pub(super) place_of: Principal,
+    pub(super) place_of: Arc<str>,
     /// Bytes written so far.
     pub(super) sent: u64,
     h1: Connection,
@@ -90,13 +90,13 @@ impl Conn {
         let now = Instant::now();
         Self {
             h1: Connection::new(now, timeouts),
+            place_of: Arc::clone(&node.anonymous),
             node,
             access,
             socket: arrival.socket,
             peer: arrival.peer,
             visit: Visit::unknown(arrival.peer),
             place: None,
-            place_of: Principal::Anonymous,
             sent: 0,
             inbox: arrival.early,
             out: Gather::new(),

@@ -8,7 +8,7 @@ use super::reply::Reply;
 use crate::error::ApiError;
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::RequestId;
-use crate::stream::principal::{Place, Principal};
+use crate::stream::place::Place;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,12 +50,13 @@ async fn decide(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
 
 /// A connection counts for the key that it was last used with.
 fn join_key(conn: &mut Conn) -> Result<(), ApiError> {
-    if conn.place_of != *conn.visit.principal() {
+    let asks = conn.principal();
+    if conn.place_of != asks {
         // What it held for another key goes first.
         conn.place = None;
-        conn.place_of = Principal::Anonymous;
+        conn.place_of = Arc::clone(&conn.node.anonymous);
         conn.place = conn.visit.begin_connection()?;
-        conn.place_of = conn.visit.principal().clone();
+        conn.place_of = asks;
     }
     Ok(())
 }
@@ -75,10 +76,11 @@ pub(super) fn note(conn: &Conn, begun: Instant, sent: u64, gone: bool) {
 }
 
 impl Conn {
-    /// Whose the request in progress is.
+    /// Whose the request in progress is: whose streams it may see, and whose it starts.
     #[must_use]
-    pub const fn principal(&self) -> &Principal {
-        self.visit.principal()
+    pub fn principal(&self) -> Arc<str> {
+        let key = self.visit.key().map(|key| &key.principal);
+        Arc::clone(key.unwrap_or(&self.node.anonymous))
     }
 
     /// Counts the URLs that the request asks for, and takes a place for its stream.
@@ -88,10 +90,10 @@ impl Conn {
     pub(super) fn begin_stream<'a>(
         &mut self,
         urls: impl ExactSizeIterator<Item = &'a str>,
-    ) -> Result<Option<Place>, ApiError> {
+    ) -> Result<Option<Arc<Place>>, ApiError> {
         let access = Arc::clone(&self.access);
         let place = self.visit.begin_stream()?;
         self.visit.ask(&access, urls)?;
-        Ok(place)
+        Ok(place.map(Arc::new))
     }
 }

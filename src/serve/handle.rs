@@ -5,19 +5,22 @@ use super::conn::{Conn, Gone};
 use super::reply::{JSON, Reply, TEXT};
 use super::route::Route;
 use super::sender::{self, Manner, Reader};
+use super::streams;
 use super::transport::Transport;
 use crate::crawl::live::{Live, Terms};
 use crate::crawl::mesh::LaneJob;
 use crate::crawl::page;
+use crate::crawl::query;
 use crate::crawl::report;
 use crate::crawl::request::{self, Options, OrderName};
 use crate::error::{ApiCode, ApiError, PageCode, PageError, Stage};
 use crate::observe::exposition::Format;
 use crate::observe::query::LatencyQuery;
-use crate::observe::series::Endpoint;
 use crate::proto::h1::Method;
+use crate::stream::idempotency::Claim;
 use crate::timings::Timings;
 use std::time::{Duration, Instant};
+use ulid::Ulid;
 
 /// How long an extraction may wait for its turn and take, together.
 const EXTRACT_DEADLINE: Duration = Duration::from_secs(30);
@@ -61,7 +64,12 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         Route::Crawl => crawl(conn, &ask, Transport::Json).await,
         Route::CrawlStream if ask.wants_sse => crawl(conn, &ask, Transport::Sse).await,
         Route::CrawlStream => crawl(conn, &ask, Transport::Ndjson).await,
+        Route::CrawlSse => crawl(conn, &ask, Transport::Sse).await,
         Route::Extract => extract(conn, &ask).await,
+        Route::Stream(id) if ask.method == Method::Delete => streams::cancel(conn, id).await,
+        Route::Stream(id) => streams::state(conn, id).await,
+        Route::StreamEvents(id) => streams::events(conn, &ask, id).await,
+        Route::StreamTrace(id) => streams::trace(conn, id).await,
     }
 }
 
@@ -85,44 +93,85 @@ async fn latency(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
     }
 }
 
-/// `POST /crawl` and `POST /crawl/stream`: one stream, written in one of three ways.
+/// `/crawl`, `/crawl/stream` and `/crawl/sse`: one stream, written in one of three ways.
 async fn crawl(conn: &mut Conn, ask: &Ask, transport: Transport) -> Result<(), Gone> {
-    let bytes_max = conn.node.shared.config.body_bytes_max;
-    let types = [BodyType::Json, BodyType::Missing];
-    let mut body = match take_body(conn, ask, &types, "application/json", bytes_max).await? {
-        Ok(body) => body,
+    if ask.method == Method::Head {
+        return conn.reply(Reply::new(200, transport.content_type(), "")).await;
+    }
+    if let Some(cursor) = ask.last_event_id.as_deref().filter(|_| transport != Transport::Json) {
+        return streams::resume(conn, cursor, transport).await;
+    }
+    let begun = match begin(conn, ask, transport).await? {
+        Ok(reader) => reader,
         Err(error) => return conn.refuse(&error).await,
     };
+    sender::send(conn, &begun, Manner { transport, endpoint: conn.endpoint }).await
+}
+
+/// Reads and checks a crawl's request and begins its stream, or finds the one that the same request
+/// with the same `Idempotency-Key` has begun.
+async fn begin(
+    conn: &mut Conn,
+    ask: &Ask,
+    transport: Transport,
+) -> Result<Result<Reader, ApiError>, Gone> {
+    let body = if ask.method == Method::Get {
+        let query = ask.query.as_deref().unwrap_or_default();
+        conn.node.admit().map(|()| query::crawl_body(query))
+    } else {
+        let bytes_max = conn.node.shared.config.body_bytes_max;
+        let types = [BodyType::Json, BodyType::Missing];
+        take_body(conn, ask, &types, "application/json", bytes_max).await?
+    };
+    let mut body = match body {
+        Ok(body) => body,
+        Err(error) => return Ok(Err(error)),
+    };
+    let key = match ask.idempotency_key.as_deref().map(streams::idempotency_key).transpose() {
+        Ok(key) => key,
+        Err(error) => return Ok(Err(error)),
+    };
+    let fingerprint = key.is_some().then(|| streams::fingerprint(&body));
     let request = match request::parse_crawl(&mut body, &conn.node.shared.config) {
         Ok(request) => request,
-        Err(error) => return conn.refuse(&error).await,
+        Err(error) => return Ok(Err(error)),
     };
     drop(body);
-    let _place = match conn.begin_stream(request.urls.iter().map(|url| &**url)) {
+    let request_id = conn.node.request_id(ask.request_id);
+    conn.request_id = Some(request_id);
+    let (node, principal, id) = (conn.node.clone(), conn.principal(), Ulid::generate());
+    if let (Some(key), Some(fingerprint)) = (&key, fingerprint) {
+        match node.shared.keys.claim(&principal, key, &fingerprint, id) {
+            Claim::New => {}
+            Claim::Same(stream) => return Ok(streams::join(conn, stream, transport).await),
+            Claim::Conflict => {
+                let message = "this Idempotency-Key was used for another request";
+                return Ok(Err(ApiError::new(ApiCode::IdempotencyConflict, message)));
+            }
+        }
+    }
+    let place = match conn.begin_stream(request.urls.iter().map(|url| &**url)) {
         Ok(place) => place,
-        Err(error) => return conn.refuse(&error).await,
-    };
-    let id = conn.node.request_id(ask.request_id);
-    conn.request_id = Some(id);
-    let manner = Manner {
-        transport,
-        endpoint: match transport {
-            Transport::Json => Endpoint::Crawl,
-            Transport::Ndjson => Endpoint::CrawlNdjson,
-            Transport::Sse => Endpoint::CrawlSse,
-        },
-        slow_client: request.options.slow_client,
-        stall: Duration::from_millis(request.options.stall_timeout_ms),
+        Err(error) => {
+            if let Some(key) = &key {
+                node.shared.keys.release(&principal, key, id);
+            }
+            return Ok(Err(error));
+        }
     };
     let terms = Terms {
-        // Whoever waits for the whole answer wants its results in the order of the URLs.
+        id,
+        principal,
+        // Whoever waits for the whole answer wants its results in the order of the URLs, and can
+        // come back for it only by a key.
         order: if transport == Transport::Json { OrderName::Input } else { OrderName::Completion },
-        resumable: false,
-        request_id: id,
+        resumable: transport != Transport::Json || key.is_some(),
+        idempotency_key: key,
+        place,
+        request_id,
+        endpoint: conn.endpoint,
     };
-    let node = conn.node.clone();
-    let reader = Live::start(&node, request, terms, |stream| Reader::attach(&node, stream, None));
-    sender::send(conn, &reader, manner).await
+    Ok(Ok(Live::start(&node, request, terms, |stream| Reader::attach(&node, stream, None))))
 }
 
 /// `POST /extract`: no fetch, the lane only.

@@ -10,6 +10,7 @@ pub mod reply;
 pub mod route;
 pub mod sender;
 pub mod socket;
+pub mod streams;
 pub mod tls;
 pub mod transport;
 

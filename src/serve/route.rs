@@ -1,6 +1,7 @@
 //! Which path is what, and which methods it takes.
 
 use crate::proto::h1::Method;
+use ulid::Ulid;
 
 /// A resource of the API (API §1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +20,16 @@ pub enum Route {
     Crawl,
     /// Events, NDJSON or SSE by `Accept`.
     CrawlStream,
+    /// SSE; also by `GET`, for a browser's `EventSource`.
+    CrawlSse,
     /// HTML in, document out.
     Extract,
+    /// State of a stream, or its end.
+    Stream(Ulid),
+    /// A stream's events from a position on.
+    StreamEvents(Ulid),
+    /// A stream's flight recorder.
+    StreamTrace(Ulid),
 }
 
 impl Route {
@@ -38,8 +47,22 @@ impl Route {
             "/crawl" => Some(Self::Crawl),
             "/crawl/stream" => Some(Self::CrawlStream),
             "/extract" => Some(Self::Extract),
+            "/crawl/sse" => Some(Self::CrawlSse),
             "/latency" => Some(Self::Latency),
-            _ => None,
+            path => Self::find_stream(path.strip_prefix("/streams/")?),
+        }
+    }
+
+    /// What is behind `/streams/`: an id as we write it, and one of its resources.
+    fn find_stream(rest: &str) -> Option<Self> {
+        let (id, resource) =
+            rest.split_once('/').map_or((rest, None), |(id, what)| (id, Some(what)));
+        let id = Ulid::from_string(id).ok()?;
+        match resource {
+            None => Some(Self::Stream(id)),
+            Some("events") => Some(Self::StreamEvents(id)),
+            Some("trace") => Some(Self::StreamTrace(id)),
+            Some(_) => None,
         }
     }
 
@@ -48,6 +71,8 @@ impl Route {
     pub const fn methods(self) -> &'static [Method] {
         match self {
             Self::Crawl | Self::CrawlStream | Self::Extract => &[Method::Post],
+            Self::CrawlSse => &[Method::Get, Method::Head, Method::Post],
+            Self::Stream(_) => &[Method::Get, Method::Head, Method::Delete],
             _ => &[Method::Get, Method::Head],
         }
     }
@@ -57,6 +82,8 @@ impl Route {
     pub const fn allow(self) -> &'static str {
         match self {
             Self::Crawl | Self::CrawlStream | Self::Extract => "POST, OPTIONS",
+            Self::CrawlSse => "GET, HEAD, POST, OPTIONS",
+            Self::Stream(_) => "GET, HEAD, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -71,6 +98,11 @@ mod tests {
         assert_eq!(Route::find("/crawl"), Some(Route::Crawl));
         assert_eq!(Route::find("/v1/crawl/stream"), Some(Route::CrawlStream));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
+        let id = Ulid(7);
+        assert_eq!(Route::find(&format!("/streams/{id}")), Some(Route::Stream(id)));
+        assert_eq!(Route::find(&format!("/v1/streams/{id}/events")), Some(Route::StreamEvents(id)));
+        assert_eq!(Route::find(&format!("/streams/{id}/trace")), Some(Route::StreamTrace(id)));
+        assert_eq!(Route::find(&format!("/streams/{id}/")), None);
         for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"]
         {
             assert_eq!(Route::find(absent), None, "{absent}");
@@ -79,7 +111,8 @@ mod tests {
 
     #[test]
     fn allow_names_each_method_once() {
-        for path in ["/crawl", "/livez"] {
+        let stream = format!("/streams/{}", Ulid(7));
+        for path in ["/crawl", "/livez", "/crawl/sse", &stream, &format!("{stream}/events")] {
             let route = Route::find(path).expect("a route");
             let names: Vec<&str> = route.methods().iter().map(|method| method.as_str()).collect();
             assert_eq!(route.allow(), format!("{}, OPTIONS", names.join(", ")));

@@ -7,18 +7,20 @@ use super::conn::{Conn, Gone};
 use super::reply::NO_SNIFFING;
 use super::transport::{Encoder, Transport};
 use crate::crawl::node::Node;
-use crate::crawl::request::SlowClient;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, EventKind};
 use crate::observe::series::{Endpoint, Key, Measure};
+use crate::observe::trace::Mark;
 use crate::proto::events::Kind;
 use crate::proto::h1::{Answer, AnswerBody};
 use crate::stream::log::ReaderId;
-use crate::stream::{Stream, Watcher};
+use crate::stream::state::State;
+use crate::stream::{Patience, ReaderGauge, Stream, Watcher};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uring::net::PeerState;
 use uring::ring::{Frame, PushError, Ring};
@@ -37,6 +39,7 @@ pub struct Reader {
     id: ReaderId,
     watcher: Watcher,
     news: Rc<Notify>,
+    gauge: Arc<ReaderGauge>,
 }
 
 impl Reader {
@@ -44,8 +47,18 @@ impl Reader {
     pub fn attach(node: &Rc<Node>, stream: &Arc<Stream>, after: Option<u64>) -> Self {
         let news = Rc::<Notify>::default();
         let watcher = node.watch(&news);
-        let id = stream.attach(after, watcher);
-        Self { node: Rc::clone(node), stream: Arc::clone(stream), id, watcher, news }
+        let gauge = Arc::<ReaderGauge>::default();
+        let id = stream.attach(after, watcher, &gauge);
+        Self { node: Rc::clone(node), stream: Arc::clone(stream), id, watcher, news, gauge }
+    }
+
+    /// Takes what there is and waits for more, until the stream has ended and nothing of it runs.
+    pub async fn skip_to_end(&self) {
+        while self.stream.status().state != State::Closed {
+            if self.stream.with_log(|log| log.next(self.id)).is_none() {
+                self.news.notified().await;
+            }
+        }
     }
 }
 
@@ -53,7 +66,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.stream.detach(self.id);
         self.node.unwatch(self.watcher);
-        self.node.look_at(self.stream.owner, self.stream.id);
+        self.node.look_at(self.stream.owner(), self.stream.id());
     }
 }
 
@@ -64,10 +77,6 @@ pub struct Manner {
     pub transport: Transport,
     /// What its times count as.
     pub endpoint: Endpoint,
-    /// What happens to a client that is slow but not gone.
-    pub slow_client: SlowClient,
-    /// How long a client may take nothing.
-    pub stall: Duration,
 }
 
 /// What a client is known to do.
@@ -83,6 +92,7 @@ struct Sending<'a> {
     conn: &'a mut Conn,
     reader: &'a Reader,
     manner: Manner,
+    patience: Patience,
     encoder: Encoder,
     ring: Ring,
     scratch: BytesMut,
@@ -145,12 +155,13 @@ impl<'a> Sending<'a> {
             tracing::error!("a ring was not made: {bug}");
             Gone
         })?;
-        let encoder = Encoder::new(manner.transport, reader.stream.id, answer.is_chunked());
+        let encoder = Encoder::new(manner.transport, reader.stream.id(), answer.is_chunked());
         Ok(Self {
             encoder,
             conn,
             reader,
             manner,
+            patience: reader.stream.birth.patience,
             ring,
             scratch: BytesMut::with_capacity(SCRATCH_BYTES),
             held: VecDeque::new(),
@@ -199,7 +210,8 @@ impl<'a> Sending<'a> {
             break;
         }
         if taken && self.reader.stream.paused() {
-            self.reader.node.look_at(self.reader.stream.owner, self.reader.stream.id);
+            let stream = &self.reader.stream;
+            self.reader.node.look_at(stream.owner(), stream.id());
         }
     }
 
@@ -218,13 +230,14 @@ impl<'a> Sending<'a> {
     async fn send_once(&mut self) -> Result<(), Gone> {
         let begun = Instant::now();
         let sending = self.conn.socket.send(&mut self.conn.out);
-        let sent = match uring::time::timeout(self.manner.stall, sending).await {
+        let sent = match uring::time::timeout(self.patience.stall, sending).await {
             Ok(sent) => sent?,
             Err(_) => return self.cut(),
         };
         let now = Instant::now();
         self.conn.count_sent(sent);
         self.ring.handle_sent(now, sent, now - begun);
+        self.publish(sent);
         self.measure(now);
         self.heartbeat_at = now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
         if !self.ring.above_high() {
@@ -232,10 +245,26 @@ impl<'a> Sending<'a> {
             return Ok(());
         }
         let since = *self.pressed_since.get_or_insert(now);
-        if self.manner.slow_client == SlowClient::Disconnect && now >= since + self.manner.stall {
+        if self.patience.cut_slow && now >= since + self.patience.stall {
             return self.cut();
         }
         Ok(())
+    }
+
+    /// Shows the ring's state to `GET /streams/{id}`, and what was sent to the flight recorder.
+    fn publish(&self, sent: usize) {
+        let (stats, gauge) = (self.ring.stats(), &self.reader.gauge);
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        gauge.frames.store(small(stats.frames), Ordering::Relaxed);
+        gauge.frames_limit.store(small(stats.frames_limit), Ordering::Relaxed);
+        gauge.bytes.store(stats.bytes, Ordering::Relaxed);
+        gauge.sends.store(stats.sends, Ordering::Relaxed);
+        gauge.slow_sends.store(stats.slow_sends, Ordering::Relaxed);
+        gauge.grown.store(stats.grown, Ordering::Relaxed);
+        gauge.shrunk.store(stats.shrunk, Ordering::Relaxed);
+        let first = !self.marks.first_sent;
+        let mark = if first { Mark::HeadSent } else { Mark::Flushed };
+        self.reader.stream.note(|trace, now| trace.stream(now, mark, sent as u64));
     }
 
     /// Cuts off a client that takes nothing: what is queued in the kernel goes, too.

@@ -121,6 +121,18 @@ impl Log {
         None
     }
 
+    /// `seq` of the next event for a reader.
+    #[must_use]
+    pub fn position(&self, id: ReaderId) -> Option<u64> {
+        self.readers.iter().find(|reader| reader.id == id).map(|reader| reader.seq_next)
+    }
+
+    /// `seq` of the oldest event that is still held.
+    #[must_use]
+    pub const fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+
     /// Whether a reader has taken everything that there will ever be.
     #[must_use]
     pub fn drained(&self, id: ReaderId) -> bool {

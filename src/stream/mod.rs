@@ -4,16 +4,20 @@
 //! its log. Readers may sit on any core; the log is behind a lock that is held for a few pointer moves,
 //! and contended only when a reader of another core happens to take an event at that moment.
 
+pub mod idempotency;
 pub mod log;
 pub mod machine;
-pub mod principal;
+pub mod place;
 pub mod registry;
 pub mod state;
 
-use crate::proto::events::Event;
+use crate::observe::trace::{FlightRecorder, Mark};
+use crate::proto::events::{Counts, Event};
 use log::{Log, ReaderId};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use state::State;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use ulid::Ulid;
 
 /// Bytes that all streams' logs hold together, and how many streams there are.
@@ -34,42 +38,131 @@ pub struct Watcher {
     pub token: usize,
 }
 
+/// What a stream is born with.
+#[derive(Debug, Clone)]
+pub struct Birth {
+    /// Unique, sorted by time; its text is the `stream_id`.
+    pub id: Ulid,
+    /// Index of the core that drives it.
+    pub owner: usize,
+    /// Whose stream it is; nobody else gets to see it.
+    pub principal: Arc<str>,
+    /// The `Idempotency-Key` that it was begun with.
+    pub idempotency_key: Option<Box<str>>,
+    /// Bytes of events kept for replay.
+    pub replay_bytes_max: usize,
+    /// How long it may be without a reader, and how long it is kept after its end.
+    pub resume_window: Duration,
+    /// How its readers are to be treated.
+    pub patience: Patience,
+    /// When it began.
+    pub began: Instant,
+    /// URLs of its request.
+    pub urls: usize,
+}
+
+/// How slow a reader may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a client may take nothing.
+    pub stall: Duration,
+    /// Whether a client that takes something, but never enough, is cut off after `stall`, too.
+    pub cut_slow: bool,
+}
+
+/// Where a stream stands, as its core last said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Its place in the lifecycle.
+    pub state: State,
+    /// Its totals.
+    pub counts: Counts,
+    /// Fetches under way.
+    pub in_flight: u32,
+}
+
+/// The backpressure ring of one reader, as its connection last said. Units as in `RingStats`.
+#[derive(Debug, Default)]
+pub struct ReaderGauge {
+    /// Frames that wait.
+    pub frames: AtomicU32,
+    /// Frames that may wait, as the ring has adapted it.
+    pub frames_limit: AtomicU32,
+    /// Bytes that wait.
+    pub bytes: AtomicUsize,
+    /// Sends so far.
+    pub sends: AtomicU64,
+    /// Slow ones among the last.
+    pub slow_sends: AtomicU32,
+    /// Times that the ring grew.
+    pub grown: AtomicU32,
+    /// Times that it shrank.
+    pub shrunk: AtomicU32,
+}
+
+/// One reader, for `GET /streams/{id}`.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// Its core.
+    pub core: usize,
+    /// `seq` of the next event that it takes.
+    pub seq_next: u64,
+    /// Its ring.
+    pub gauge: Arc<ReaderGauge>,
+}
+
 /// What is shared of a stream: its log, its readers, and whether its work is still wanted.
 #[derive(Debug)]
 pub struct Stream {
-    /// Unique, sorted by time; its text is the `stream_id`.
-    pub id: Ulid,
-    /// `id` as text, 26 characters.
+    /// What it was born with.
+    pub birth: Birth,
+    /// `birth.id` as text, 26 characters.
     pub id_text: Box<str>,
-    /// Index of the core that drives it.
-    pub owner: usize,
     aborted: Arc<AtomicBool>,
     paused: AtomicBool,
     shared: Mutex<Shared>,
+    trace: Mutex<FlightRecorder>,
     totals: Arc<Totals>,
 }
 
 #[derive(Debug)]
 struct Shared {
     log: Log,
-    watchers: Vec<(ReaderId, Watcher)>,
+    watchers: Vec<(ReaderId, Watcher, Arc<ReaderGauge>)>,
+    status: Status,
 }
 
 impl Stream {
     /// A stream with an empty log.
     #[must_use]
-    pub fn new(id: Ulid, owner: usize, replay_bytes_max: usize, totals: Arc<Totals>) -> Arc<Self> {
+    pub fn new(birth: Birth, totals: Arc<Totals>) -> Arc<Self> {
         totals.running.fetch_add(1, Ordering::Relaxed);
-        let shared = Shared { log: Log::new(replay_bytes_max), watchers: Vec::new() };
+        let counts = Counts { total: birth.urls as u64, ..Counts::default() };
+        let status = Status { state: State::Initializing, counts, in_flight: 0 };
+        let log = Log::new(birth.replay_bytes_max);
+        let mut trace = FlightRecorder::new(birth.began, birth.urls);
+        trace.stream(birth.began, Mark::Started, birth.urls as u64);
         Arc::new(Self {
-            id,
-            id_text: id.to_string().into(),
-            owner,
+            id_text: birth.id.to_string().into(),
+            birth,
             aborted: Arc::default(),
             paused: AtomicBool::new(false),
-            shared: Mutex::new(shared),
+            shared: Mutex::new(Shared { log, watchers: Vec::new(), status }),
+            trace: Mutex::new(trace),
             totals,
         })
+    }
+
+    /// The stream's id.
+    #[must_use]
+    pub fn id(&self) -> Ulid {
+        self.birth.id
+    }
+
+    /// Index of the core that drives it.
+    #[must_use]
+    pub fn owner(&self) -> usize {
+        self.birth.owner
     }
 
     /// Writes an event to the log and answers who is to be woken.
@@ -77,7 +170,7 @@ impl Stream {
         let last = event.kind.last();
         let mut shared = self.lock();
         let grown = shared.log.append(event);
-        woken.extend(shared.watchers.iter().map(|(_, watcher)| *watcher));
+        woken.extend(shared.watchers.iter().map(|(_, watcher, _)| *watcher));
         drop(shared);
         if grown >= 0 {
             self.totals.bytes.fetch_add(grown.unsigned_abs(), Ordering::Relaxed);
@@ -90,19 +183,63 @@ impl Stream {
     }
 
     /// A reader joins behind `after`, or at the very beginning.
-    pub fn attach(&self, after: Option<u64>, watcher: Watcher) -> ReaderId {
+    pub fn attach(
+        &self,
+        after: Option<u64>,
+        watcher: Watcher,
+        gauge: &Arc<ReaderGauge>,
+    ) -> ReaderId {
+        self.note(|trace, now| trace.stream(now, Mark::Attached, after.unwrap_or(0)));
         let mut shared = self.lock();
         let id = shared.log.attach(after);
-        shared.watchers.push((id, watcher));
+        shared.watchers.push((id, watcher, Arc::clone(gauge)));
         id
     }
 
     /// A reader leaves. Answers how many are left.
     pub fn detach(&self, id: ReaderId) -> usize {
         let mut shared = self.lock();
+        let seq_next = shared.log.position(id).unwrap_or(0);
         shared.log.detach(id);
-        shared.watchers.retain(|(reader, _)| *reader != id);
-        shared.watchers.len()
+        shared.watchers.retain(|(reader, ..)| *reader != id);
+        let left = shared.watchers.len();
+        drop(shared);
+        self.note(|trace, now| trace.stream(now, Mark::Detached, seq_next.saturating_sub(1)));
+        left
+    }
+
+    /// The readers right now.
+    #[must_use]
+    pub fn attached(&self) -> Vec<Attached> {
+        let shared = self.lock();
+        let look = |(id, watcher, gauge): &(ReaderId, Watcher, Arc<ReaderGauge>)| Attached {
+            core: watcher.core,
+            seq_next: shared.log.position(*id).unwrap_or(0),
+            gauge: Arc::clone(gauge),
+        };
+        shared.watchers.iter().map(look).collect()
+    }
+
+    /// Where the stream stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.lock().status
+    }
+
+    /// Its core says where it stands.
+    pub fn set_status(&self, status: Status) {
+        self.lock().status = status;
+    }
+
+    /// Notes something in the flight recorder.
+    pub fn note(&self, write: impl FnOnce(&mut FlightRecorder, Instant)) {
+        write(&mut self.trace.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+    }
+
+    /// The flight recorder as JSON.
+    #[must_use]
+    pub fn trace_json(&self) -> String {
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner).to_json(&self.id_text)
     }
 
     /// The log, for a moment: nothing may be awaited while it is held.

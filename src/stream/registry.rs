@@ -17,7 +17,7 @@ pub struct Registry {
 impl Registry {
     /// Makes a stream known.
     pub fn insert(&self, stream: Arc<Stream>) {
-        self.shard(stream.id).insert(stream.id, stream);
+        self.shard(stream.id()).insert(stream.id(), stream);
     }
 
     /// Looks a stream up.

@@ -235,7 +235,7 @@ class Limits(Folder):
         for limit in ("streams = 1\n", "concurrency = 1\n"):
             running, fields = self.with_key(limit)
             _, origin = server.shared()
-            slow = request("POST", "/crawl/stream", {"urls": [origin.page(1, latency="60s")]}, fields)
+            slow = request("POST", "/crawl/stream", {"urls": [origin.page(1, latency="60s")], "options": {"resume_window_s": 0}}, fields)
             quick = {"urls": [origin.page(1)]}
             with Connection(running.address) as connection:
                 connection.send(slow)

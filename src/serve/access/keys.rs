@@ -8,7 +8,6 @@
 
 use super::quota::{KeyLimits, KeyQuota};
 use crate::limits::{API_KEYS_FILE_BYTES_MAX, API_KEYS_MAX};
-use crate::stream::principal::{KeyId, Principal};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
@@ -106,8 +105,12 @@ fn digest_of(text: &[u8]) -> Option<[u8; 32]> {
 /// One key of the file.
 #[derive(Debug)]
 pub struct Key {
-    /// Whose requests are its.
-    pub id: KeyId,
+    /// What the operator calls it; for logs.
+    pub name: Arc<str>,
+    /// Whose its requests are, and the streams that they start: its digest, so that a key that is
+    /// replaced under the same name is another one, and the same key is the same on every node.
+    pub principal: Arc<str>,
+    digest: [u8; 32],
     scopes: Vec<Scope>,
     /// What it may use, and has used.
     pub quota: Arc<KeyQuota>,
@@ -118,12 +121,6 @@ impl Key {
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
-    }
-
-    /// The identity of its requests.
-    #[must_use]
-    pub fn principal(&self) -> Principal {
-        Principal::Key(self.id.clone())
     }
 }
 
@@ -233,13 +230,14 @@ impl Keys {
                 return Err(format!("key {}: its name or hash stands there twice", entry.name));
             }
             let limits = entry.limits(defaults);
-            let known = before.0.iter().find(|key| key.id.digest == digest);
+            let known = before.0.iter().find(|key| key.digest == digest);
             let quota = match known.filter(|key| *key.quota.limits() == limits) {
                 Some(key) => Arc::clone(&key.quota),
                 None => Arc::new(KeyQuota::new(limits)),
             };
-            let id = KeyId { digest, name: entry.name.into() };
-            keys.push(Arc::new(Key { id, scopes: entry.scopes, quota }));
+            let principal = format!("{HASH_PREFIX}{}", Hex(&digest)).into();
+            let (name, scopes) = (entry.name.into(), entry.scopes);
+            keys.push(Arc::new(Key { name, principal, digest, scopes, quota }));
         }
         Ok(Self(keys))
     }
@@ -262,7 +260,7 @@ impl Keys {
     pub fn find(&self, digest: &[u8; 32]) -> Option<&Arc<Key>> {
         let mut found = None;
         for key in &self.0 {
-            let pairs = key.id.digest.iter().zip(digest);
+            let pairs = key.digest.iter().zip(digest);
             let difference = pairs.fold(0, |all, (ours, theirs)| all | black_box(ours ^ theirs));
             if black_box(difference) == 0 {
                 found = Some(key);
@@ -350,7 +348,7 @@ mod tests {
             _ => None,
         };
         let found = find(&key).unwrap();
-        assert_eq!(&*found.id.name, "ci");
+        assert_eq!(&*found.name, "ci");
         assert!(found.has(Scope::Crawl) && !found.has(Scope::Extract));
         assert!(find(&other).is_none() && find(&key[..key.len() - 1]).is_none());
     }

@@ -1,7 +1,7 @@
 //! What one API key may use, and has used.
 
 use super::rate::{Rate, Reading};
-use crate::stream::principal::Place;
+use crate::stream::place::Place;
 use governor::clock::DefaultClock;
 use std::num::NonZeroU32;
 use std::sync::Arc;

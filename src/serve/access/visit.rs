@@ -11,7 +11,7 @@ use crate::error::{ApiCode, ApiError};
 use crate::proto::forwarded;
 use crate::proto::h1::{Method, Request};
 use crate::serve::route::Route;
-use crate::stream::principal::{Place, Principal};
+use crate::stream::place::Place;
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +29,6 @@ pub struct Visit {
     pub fields: Vec<(&'static str, Bytes)>,
     /// Why it was refused, if it was.
     pub refused: Option<ApiCode>,
-    principal: Principal,
     key: Option<Arc<Key>>,
     credential: Credential,
     origin: Verdict,
@@ -56,7 +55,6 @@ impl Visit {
             address,
             fields: Vec::new(),
             refused: None,
-            principal: Principal::Anonymous,
             key: None,
             credential: Credential::None,
             origin: Verdict::Same,
@@ -100,10 +98,10 @@ impl Visit {
         visit
     }
 
-    /// Whose the request is; a stream that it starts is visible to an equal one only.
+    /// The API key that the request was admitted with.
     #[must_use]
-    pub const fn principal(&self) -> &Principal {
-        &self.principal
+    pub const fn key(&self) -> Option<&Arc<Key>> {
+        self.key.as_ref()
     }
 
     /// Decides on the request; what it holds while it is worked on.
@@ -164,7 +162,6 @@ impl Visit {
             _ => None,
         };
         if let Some(key) = found {
-            self.principal = key.principal();
             self.key = Some(key);
             return Ok(());
         }
@@ -246,7 +243,7 @@ impl Visit {
         let entry = Entry {
             at: SystemTime::now(),
             request_id: end.request_id,
-            key: self.principal.name(),
+            key: self.key.as_ref().map(|key| &*key.name),
             address: self.address,
             method: self.method.map(Method::as_str),
             target: self.target.as_deref(),
