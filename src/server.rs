@@ -119,6 +119,10 @@ impl Server {
             loaded,
             ticker: OnceLock::new(),
         };
+        if server.access.is_open() && !config.listen.ip().is_loopback() {
+            let warning = "auth.open: whoever reaches this server can use it, without a key";
+            server.warnings.push(warning.to_owned());
+        }
         for (plan, mailbox) in plans.into_iter().zip(mailboxes) {
             if let Err(error) = server.start_core(plan, mailbox, Arc::clone(&fetch)) {
                 server.stop(Duration::ZERO);

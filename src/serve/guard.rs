@@ -5,9 +5,11 @@ use super::ask::Ask;
 use super::conn::{Conn, Gone};
 use super::handle;
 use super::reply::Reply;
+use super::route::Route;
 use crate::error::ApiError;
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::RequestId;
+use crate::proto::h1::Method;
 use crate::stream::place::Place;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +18,15 @@ use std::time::Instant;
 ///
 /// # Errors
 /// The connection is over.
-pub async fn handle(conn: &mut Conn, mut ask: Ask) -> Result<(), Gone> {
+pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
+    if ask.route == Some(Route::Livez) && matches!(ask.method, Method::Get | Method::Head) {
+        return conn.reply_plain(200, "ok\n").await;
+    }
+    // An idle connection holds no room for what a request needs.
+    Box::pin(answer(conn, ask)).await
+}
+
+async fn answer(conn: &mut Conn, mut ask: Ask) -> Result<(), Gone> {
     if is_probe(ask.route) {
         return handle::handle(conn, ask).await;
     }

@@ -110,7 +110,7 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     let (node, connections) = (Rc::clone(node), Rc::clone(connections));
     drop(uring::spawn(async move {
         let access = &connections.access;
-        match arrive(access, &node.shared.config, socket).await {
+        match Box::pin(arrive(access, &node.shared.config, socket)).await {
             Ok(arrival) => serve_arrival(&node, access, arrival, &drain).await,
             Err(turned) => turn_away(&node, access, turned).await,
         }

@@ -124,6 +124,32 @@ class Keys(Folder):
             events = [json.loads(line) for line in connection.read_lines(connection.read_head())]
         self.assertEqual(invariants.broken(events, 1), [])
 
+    def test_a_stream_is_visible_to_its_own_key_only(self):
+        other, entry = new_key("other", "crawl")
+        self.entries.append(entry)
+        self.path("keys.toml", "\n".join(self.entries))
+        running = self.serve()
+        _, origin = server.shared()
+        body = {"urls": [origin.page(1, latency="60s")]}
+        with Connection(running.address) as connection:
+            connection.send(request("POST", "/crawl/stream", body, [bearer(self.crawl), "Idempotency-Key: k"]))
+            stream = connection.read_head().field("x-stream-id")
+            for path in (f"/streams/{stream}", f"/streams/{stream}/trace"):
+                self.assertEqual(ask(running, "GET", path, fields=[bearer(self.crawl)]).status, 200, path)
+                hidden = ask(running, "GET", path, fields=[bearer(other)])
+                self.assertEqual(hidden.status, 404, path)
+                self.refused(ask(running, "GET", path), 401, "authentication_error")
+                self.refused(ask(running, "GET", path, fields=[bearer(self.metrics)]), 403, "forbidden")
+            events = [bearer(other), f"Last-Event-ID: {stream}.0"]
+            self.assertEqual(ask(running, "GET", f"/streams/{stream}/events", fields=events).status, 404)
+            self.assertEqual(ask(running, "DELETE", f"/streams/{stream}", fields=[bearer(other)]).status, 404)
+            # The same Idempotency-Key of another key is another one.
+            with Connection(running.address) as second:
+                fields = [bearer(other), "Idempotency-Key: k"]
+                second.send(request("POST", "/crawl/stream", body, fields))
+                self.assertNotEqual(second.read_head().field("x-stream-id"), stream)
+            self.assertEqual(ask(running, "DELETE", f"/streams/{stream}", fields=[bearer(self.crawl)]).status, 200)
+
     def test_keys_are_read_again_on_sighup(self):
         running = self.serve()
         late, entry = new_key("late", "metrics")
@@ -423,12 +449,17 @@ class AuditLog(Folder):
         _, origin = server.shared()
         body = {"urls": [origin.page(1), "http://127.0.0.1:1/?token=T0KEN"]}
         ask(running, "GET", "/livez")
+        # A line is written when its answer has left: each is waited for, so that their order is known.
         ask(running, "POST", "/crawl?a=b", body, [bearer(key), "X-Request-ID: mine"])
+        self.audit(path, 1)
         ask(running, "GET", "/metrics", fields=[bearer(key)])
+        self.audit(path, 2)
         ask(running, "GET", "/metrics")
+        self.audit(path, 3)
         with Connection(running.address) as connection:
             connection.send(b"GET / HTTP/9.9\r\n\r\n")
             connection.read_response()
+        self.audit(path, 4)
         with Connection(running.address) as connection:
             connection.send(request("POST", "/crawl/stream", {"urls": [origin.page(1, latency="60s")]}, [bearer(key)]))
             connection.read_line()
