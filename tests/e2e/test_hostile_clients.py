@@ -46,7 +46,7 @@ class Neighbour:
         while not self.stop.is_set() or self.done < 3:
             try:
                 with Connection(self.server.address) as connection:
-                    crawl = {"urls": [self.origin.page(self.done % 50)]}
+                    crawl = {"urls": [self.origin.page(self.done % 50)], "options": {"resume_window_s": 0}}
                     connection.send(request("GET", "/livez"))
                     assert connection.read_response().status == 200
                     connection.send(request("POST", "/extract", PAGE, ["Content-Type: text/html"]))
