@@ -8,7 +8,7 @@ mod load;
 mod value;
 
 pub use load::{Problem, Source, Sources, load, table_markdown};
-pub use value::{Roots, Value};
+pub use value::{Deflate, Roots, Value};
 
 use crate::observe::logging::LogFormat;
 use crate::proto::forwarded::ForwardedField;
@@ -218,6 +218,25 @@ settings! {
     "buffer.slow_send_ms" buffer_slow_send_ms: u64 = 100, 1..=60_000;
     /// Slow sends within the window before the ring shrinks.
     "buffer.slow_sends_max" buffer_slow_sends_max: u32 = 10, 0..=63;
+
+    /// Streams that one WebSocket may carry at once.
+    "ws.streams_max" ws_streams_max: usize = 64, 1..=crate::limits::WS_STREAMS_MAX;
+    /// Bytes of one WebSocket message from a client, before and after inflating; above it close code 1009.
+    "ws.message_bytes_max" ws_message_bytes_max: usize = crate::limits::WS_MESSAGE_BYTES_MAX, 1024..=crate::limits::WS_MESSAGE_BYTES_MAX;
+    /// Fragments of one WebSocket message from a client; above it close code 1009.
+    "ws.fragments_max" ws_fragments_max: usize = crate::limits::WS_FRAGMENTS_MAX, 1..=crate::limits::WS_FRAGMENTS_MAX;
+    /// Milliseconds between pings on a WebSocket; a client silent for two of them is cut.
+    "ws.ping_interval_ms" ws_ping_interval_ms: u64 = 30_000, 10..=3_600_000;
+    /// Milliseconds for a client to finish the closing handshake, and then to close its connection.
+    "ws.close_timeout_ms" ws_close_timeout_ms: u64 = 5_000, 10..=60_000;
+    /// Whether permessage-deflate is agreed to: off, message (each message by itself, no memory while idle) or takeover (better ratio, about 330 KiB per connection).
+    "ws.deflate" ws_deflate: Deflate = Deflate::Message;
+    /// zlib level of messages that are compressed.
+    "ws.deflate_level" ws_deflate_level: u16 = 1, 1..=9;
+    /// Bytes of the smallest message that is compressed.
+    "ws.deflate_bytes_min" ws_deflate_bytes_min: usize = 1024, 1..=16_777_216;
+    /// Bytes of the largest message that is compressed; a larger one would hold up the loop, and its document goes out as it lies in memory.
+    "ws.deflate_bytes_max" ws_deflate_bytes_max: usize = 32 * 1024, 1..=16_777_216;
 
     /// Milliseconds for one name to resolve.
     "fetch.dns_timeout_ms" dns_timeout_ms: u64 = 5_000, 1..=60_000;

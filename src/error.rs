@@ -225,6 +225,7 @@ pub enum ApiCode {
     InvalidJson,
     TooManyUrls,
     BadRequest,
+    BadMessage,
     AuthenticationError,
     Forbidden,
     NotFound,
@@ -253,13 +254,14 @@ pub enum ApiCode {
 
 impl ApiCode {
     /// Every code, in the order of the declaration.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::ValidationError,
         Self::UnknownField,
         Self::InvalidUrl,
         Self::InvalidJson,
         Self::TooManyUrls,
         Self::BadRequest,
+        Self::BadMessage,
         Self::AuthenticationError,
         Self::Forbidden,
         Self::NotFound,
@@ -328,6 +330,7 @@ impl ApiCode {
             Self::InvalidJson => (400, "invalid_json"),
             Self::TooManyUrls => (400, "too_many_urls"),
             Self::BadRequest => (400, "bad_request"),
+            Self::BadMessage => (400, "bad_message"),
             Self::AuthenticationError => (401, "authentication_error"),
             Self::Forbidden => (403, "forbidden"),
             Self::NotFound => (404, "not_found"),

@@ -109,6 +109,13 @@ pub const WS_OFFERS_MAX: usize = 16;
 /// Final DEFLATE blocks within one compressed WebSocket message: each costs a new inflate state.
 pub const WS_FINAL_BLOCKS_MAX: usize = 16;
 
+/// Bytes of the name that a client gives a stream on its WebSocket.
+pub const WS_ID_BYTES_MAX: usize = 128;
+/// Upper bound of `ws.streams_max`.
+pub const WS_STREAMS_MAX: usize = 1024;
+/// Results that a client may ask for in one `credit`.
+pub const WS_CREDIT_MAX: u32 = 1_000_000;
+
 /// How often a core's latency counts become an interval; what `/latency?window=` is coarse by.
 pub const LATENCY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long intervals are told apart; the longest `/latency?window=`.

@@ -156,6 +156,21 @@ pub enum Roots {
     Platform,
 }
 
+/// How WebSocket messages are compressed (RFC 7692) for clients that offer it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deflate {
+    /// Not at all.
+    Off,
+    /// Each message by itself: a quiet connection holds no compressor.
+    Message,
+    /// With the messages before it in view, in both directions.
+    Takeover,
+}
+
+choice!(
+    Deflate, "off, message or takeover",
+    "off" => Self::Off, "message" => Self::Message, "takeover" => Self::Takeover
+);
 choice!(LogFormat, "human or json", "human" => Self::Human, "json" => Self::Json);
 choice!(Roots, "webpki or platform", "webpki" => Self::Webpki, "platform" => Self::Platform);
 choice!(

@@ -10,7 +10,7 @@ use crate::observe::request_id::RequestId;
 use crate::observe::series::{Endpoint, Key, Measure};
 use crate::observe::trace::Mark;
 use crate::proto::events::{self, Event, Metadata, PageResult, Progress, Summary};
-use crate::stream::machine::{Ending, Machine, Output, Plan};
+use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::place::Place;
 use crate::stream::state::State;
 use crate::stream::{Birth, Status, Stream};
@@ -48,12 +48,30 @@ pub struct Terms {
     pub endpoint: Endpoint,
 }
 
+/// Why no URLs were added to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// The stream has ended, or is being ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The stream would have more URLs than a stream may have.
+    #[error("{total} urls, maximum {max}")]
+    TooMany {
+        /// URLs that it would have.
+        total: u64,
+        /// URLs that it may have.
+        max: u64,
+    },
+    /// The core that the stream belongs to did not answer in time.
+    #[error("the stream's core is busy")]
+    Busy,
+}
+
 /// See the module.
 pub struct Live {
     /// What readers and other cores know of the stream.
     pub stream: Arc<Stream>,
     machine: RefCell<Machine>,
-    urls: Arc<[Arc<str>]>,
     options: Arc<Options>,
     request_id: RequestId,
     endpoint: Endpoint,
@@ -103,7 +121,6 @@ impl Live {
         let live = Rc::new(Self {
             stream: Stream::new(birth, Arc::clone(&shared.totals)),
             machine: RefCell::new(Machine::new(plan, now)),
-            urls,
             options,
             request_id: terms.request_id,
             endpoint: terms.endpoint,
@@ -128,6 +145,21 @@ impl Live {
     pub(super) fn handle_result(&self, node: &Rc<Node>, index: u32, page: Box<PageResult>) {
         self.machine.borrow_mut().handle_result(Instant::now(), index, page);
         self.pump(node);
+    }
+
+    /// More URLs for the stream. Answers the first one's index and the new total.
+    ///
+    /// # Errors
+    /// Why none were added.
+    pub fn add(&self, node: &Rc<Node>, urls: &[Arc<str>]) -> Result<(u32, u64), AddError> {
+        let max = node.shared.config.urls_max as u64;
+        let total = self.machine.borrow().counts().total + urls.len() as u64;
+        if total > max {
+            return Err(AddError::TooMany { total, max });
+        }
+        let first = self.machine.borrow_mut().handle_add(urls)?;
+        self.pump(node);
+        Ok((first, total))
     }
 
     /// Ends the stream early; its pages on all cores are told, its last event follows when they have
@@ -155,7 +187,7 @@ impl Live {
         let replay = node.shared.config.replay_bytes_max;
         let behind = self.stream.with_log(|log| log.behind());
         let held = if machine.state() == State::Flushing { replay / 4 } else { replay / 2 };
-        let (before, paused) = (machine.state(), behind >= held);
+        let (before, paused) = (machine.state(), behind >= held || self.stream.starved());
         machine.handle_watermark(paused);
         self.stream.set_paused(machine.state() == State::Flushing);
         match (before, machine.state()) {
@@ -174,7 +206,7 @@ impl Live {
             self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
-                url: Arc::clone(&self.urls[index as usize]),
+                url: Arc::clone(machine.url(index)),
                 index,
                 options: Arc::clone(&self.options),
                 since: machine.started(),
@@ -276,7 +308,7 @@ impl Live {
                 Output::Metadata => {
                     let facts = Metadata {
                         stream_id,
-                        total_urls: self.urls.len(),
+                        total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
                         resume_window_s: self.stream.birth.resume_window.as_secs(),

@@ -1,5 +1,6 @@
 //! What cores, lanes and the control thread say to each other: one bounded mailbox per core.
 
+use super::live::AddError;
 use super::request::Options;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract::Extracted;
@@ -107,6 +108,15 @@ pub enum Message {
     Cancel {
         /// Which stream.
         stream: Ulid,
+    },
+    /// More URLs for a stream that this core owns.
+    Add {
+        /// Which stream.
+        stream: Ulid,
+        /// What to fetch.
+        urls: Box<[Arc<str>]>,
+        /// Where the answer goes: as of `Live::add`.
+        to: Sender<Result<(u32, u64), AddError>>,
     },
     /// Readers of a stream that this core owns have caught up, come or gone.
     Look {

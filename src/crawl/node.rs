@@ -1,7 +1,7 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
-use super::live::Live;
+use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::{page, report};
 use crate::config::Config;
@@ -15,7 +15,7 @@ use crate::observe::metrics::Counter;
 use crate::observe::request_id::{RequestId, RequestIds};
 use crate::proto::events::PageResult;
 use crate::stream::idempotency::Keys;
-use crate::stream::machine::Ending;
+use crate::stream::machine::{Ended, Ending};
 use crate::stream::registry::Registry;
 use crate::stream::{Stream, Totals, Watcher};
 use bytes::BytesMut;
@@ -33,6 +33,9 @@ use uring::mailbox::{Receiver, SendError, Sender};
 const SCRATCH_BYTES: usize = 16 * 1024;
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long another core may take to answer whether URLs were added.
+const ADD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all cores share, read-only or behind short locks.
 pub struct Shared {
@@ -159,6 +162,10 @@ impl Node {
             }
             Message::Abort { stream } => self.abort_pages(stream),
             Message::Cancel { stream } => self.cancel_here(stream),
+            Message::Add { stream, urls, to } => {
+                // Who has stopped waiting gets no answer.
+                let _ = to.try_send(self.add_here(stream, &urls));
+            }
             Message::Look { stream } => self.look(stream),
             Message::Wake { token } => self.wake_here(token),
             Message::Report { scope, to } => {
@@ -186,6 +193,28 @@ impl Node {
             }
             self.drain.notified().await;
         }
+    }
+
+    /// More URLs for a stream, on whichever core it is; as [`Live::add`].
+    ///
+    /// # Errors
+    /// Why none were added.
+    pub async fn add(
+        self: &Rc<Self>,
+        (owner, stream): (usize, Ulid),
+        urls: Box<[Arc<str>]>,
+    ) -> Result<(u32, u64), AddError> {
+        if owner == self.index {
+            return self.add_here(stream, &urls);
+        }
+        let (to, mut from) = uring::mailbox::channel(1);
+        self.post_soon(owner, Message::Add { stream, urls, to });
+        let answer = uring::time::timeout(ADD_PATIENCE, from.recv()).await;
+        answer.ok().flatten().unwrap_or(Err(AddError::Busy))
+    }
+
+    fn add_here(self: &Rc<Self>, stream: Ulid, urls: &[Arc<str>]) -> Result<(u32, u64), AddError> {
+        self.live(stream).ok_or(AddError::Ended(Ended))?.add(self, urls)
     }
 
     /// Ends every stream of this core.

@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(parse(""), Err(ApiCode::ValidationError));
         assert_eq!(parse("url=http://a.test/&colour=red"), Err(ApiCode::UnknownField));
         assert_eq!(parse("url=http://a.test/&concurrency=many"), Err(ApiCode::ValidationError));
-        assert_eq!(parse("url=http://a.test/&concurrency=1&concurrency=2").is_err(), true);
+        assert!(parse("url=http://a.test/&concurrency=1&concurrency=2").is_err());
         assert_eq!(parse("url=ftp://a.test/"), Err(ApiCode::InvalidUrl));
         assert_eq!(parse("url=http://a.test/\"}&order=\"input"), Err(ApiCode::ValidationError));
     }

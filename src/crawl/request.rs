@@ -197,9 +197,10 @@ impl OrderName {
     }
 }
 
-#[derive(Deserialize)]
+/// A crawl as JSON, before its bounds are checked.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+pub struct Body {
     urls: Vec<String>,
     #[serde(default)]
     options: Options,
@@ -225,20 +226,38 @@ pub struct ExtractBody {
 /// `invalid_json`, `unknown_field`, `validation_error`, `too_many_urls` or `invalid_url`, each with the
 /// fields at fault.
 pub fn parse_crawl(body: &mut [u8], config: &Config) -> Result<CrawlRequest, ApiError> {
-    let body: Body = parse_json(body)?;
-    if body.urls.is_empty() {
+    parse_json::<Body>(body)?.check(config)
+}
+
+impl Body {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// As [`parse_crawl`].
+    pub fn check(self, config: &Config) -> Result<CrawlRequest, ApiError> {
+        let urls = check_urls(self.urls, config)?;
+        check_options(&self.options)?;
+        Ok(CrawlRequest { urls, options: Arc::new(self.options) })
+    }
+}
+
+/// Checks the URLs of a stream, or those that are added to one.
+///
+/// # Errors
+/// As [`parse_crawl`].
+pub fn check_urls(urls: Vec<String>, config: &Config) -> Result<Arc<[Arc<str>]>, ApiError> {
+    if urls.is_empty() {
         return Err(ApiError::new(ApiCode::ValidationError, "urls is empty, at least 1 is needed")
             .field("urls", "1 URL or more"));
     }
-    if body.urls.len() > config.urls_max {
-        let message = format!("{} urls, maximum {}", body.urls.len(), config.urls_max);
+    if urls.len() > config.urls_max {
+        let message = format!("{} urls, maximum {}", urls.len(), config.urls_max);
         return Err(
             ApiError::new(ApiCode::TooManyUrls, message).limit("urls", config.urls_max as u64)
         );
     }
-    check_options(&body.options)?;
     let mut wrong: Option<ApiError> = None;
-    for (at, url) in body.urls.iter().enumerate() {
+    for (at, url) in urls.iter().enumerate() {
         if let Err(why) = check_url(url) {
             let field = format!("urls[{at}]");
             let error = wrong.take().unwrap_or_else(|| {
@@ -251,10 +270,7 @@ pub fn parse_crawl(body: &mut [u8], config: &Config) -> Result<CrawlRequest, Api
     }
     match wrong {
         Some(error) => Err(error),
-        None => Ok(CrawlRequest {
-            urls: body.urls.into_iter().map(Arc::from).collect(),
-            options: Arc::new(body.options),
-        }),
+        None => Ok(urls.into_iter().map(Arc::from).collect()),
     }
 }
 
@@ -282,7 +298,10 @@ pub fn parse_extract(body: &mut [u8]) -> Result<ExtractBody, ApiError> {
 
 /// Reads a body in place. One that is refused is read once more, from a copy, with an eye on where:
 /// a good body pays for the copy only.
-fn parse_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, ApiError> {
+///
+/// # Errors
+/// `invalid_json`, `unknown_field` or `validation_error`, with the field at fault.
+pub fn parse_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, ApiError> {
     let mut untouched = body.to_vec();
     if let Ok(value) = simd_json::serde::from_slice(body) {
         return Ok(value);

@@ -10,7 +10,7 @@
 
 use super::metrics::{
     CoreSnapshot, Counter, CounterValues, Durability, EventKind, PageEnd, Reject, StatusClass,
-    StreamEnd,
+    StreamEnd, Way,
 };
 use super::process::Process;
 use super::series::{Endpoint, Key, Measure};
@@ -128,6 +128,7 @@ impl Collector for Page {
         out.process(&self.0)?;
         out.requests(&sum)?;
         out.streams(&sum)?;
+        out.websockets(&sum)?;
         out.fetch(&sum)?;
         out.arenas(&self.0.cores)?;
         out.queues(&self.0.cores)?;
@@ -287,6 +288,22 @@ impl Out<'_> {
                 (labels([("kind", kind.as_str())]), sum.value(Counter::MessagesDropped(kind)))
             }),
         )
+    }
+
+    fn websockets(&mut self, sum: &CounterValues) -> fmt::Result {
+        let opened = sum.value(Counter::WsOpened);
+        let open = opened.saturating_sub(sum.value(Counter::WsClosed));
+        self.gauge(("forebay_websockets_open", None, "Open WebSockets."), open)?;
+        self.counter(("forebay_websockets_opened", None, "WebSockets opened."), opened)?;
+        let name = ("forebay_websocket_messages", None, "WebSocket messages, by direction.");
+        self.counters(
+            name,
+            Way::ALL.into_iter().map(|way| {
+                (labels([("direction", way.as_str())]), sum.value(Counter::WsMessages(way)))
+            }),
+        )?;
+        let name = ("forebay_websocket_messages_deflated", None, "Messages sent compressed.");
+        self.counter(name, sum.value(Counter::WsDeflated))
     }
 
     fn fetch(&mut self, sum: &CounterValues) -> fmt::Result {

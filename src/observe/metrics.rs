@@ -139,6 +139,16 @@ labels! {
     }
 }
 
+labels! {
+    /// Which way a message went.
+    Way {
+        /// From a client.
+        In = "in",
+        /// To a client.
+        Out = "out",
+    }
+}
+
 /// How a page ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageEnd {
@@ -211,6 +221,14 @@ pub enum Counter {
     CacheMisses,
     /// TTFBs above the warning threshold.
     TtfbSlow,
+    /// Connections that became WebSockets.
+    WsOpened,
+    /// Of those, the ones that have ended.
+    WsClosed,
+    /// WebSocket messages; control frames are none.
+    WsMessages(Way),
+    /// Messages to clients that went out compressed.
+    WsDeflated,
     /// Audit lines dropped, because they came faster than they could be written.
     AuditDropped,
 }
@@ -226,7 +244,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 15;
+    pub const COUNT: usize = SINGLE + 20;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -257,7 +275,11 @@ impl Counter {
             Self::CacheHits => SINGLE + 11,
             Self::CacheMisses => SINGLE + 12,
             Self::TtfbSlow => SINGLE + 13,
-            Self::AuditDropped => SINGLE + 14,
+            Self::WsOpened => SINGLE + 14,
+            Self::WsClosed => SINGLE + 15,
+            Self::WsMessages(way) => SINGLE + 16 + way as usize,
+            Self::WsDeflated => SINGLE + 18,
+            Self::AuditDropped => SINGLE + 19,
         }
     }
 }
@@ -436,8 +458,12 @@ mod tests {
             Counter::CacheHits,
             Counter::CacheMisses,
             Counter::TtfbSlow,
-            Counter::AuditDropped,
+            Counter::WsOpened,
+            Counter::WsClosed,
         ]);
+        all.extend(Way::ALL.map(Counter::WsMessages));
+        all.push(Counter::WsDeflated);
+        all.push(Counter::AuditDropped);
         all
     }
 

@@ -392,16 +392,18 @@ pub fn error(
     Event::whole(Kind::Error, seq, out)
 }
 
-/// Writes `gap`: the events from `from_seq` to `to_seq` are gone for this reader.
-pub fn gap(out: &mut BytesMut, from_seq: u64, to_seq: u64) -> Event {
+/// Writes `gap`: the events from `from_seq` to `seq` are gone for this reader. The gap takes the place
+/// of the last of them, so that a client that counts goes on at `seq + 1`; `to_seq` is the one before,
+/// or `seq` itself where there is no other.
+pub fn gap(out: &mut BytesMut, from_seq: u64, seq: u64) -> Event {
     out.put_slice(b"{\"type\":\"gap\",\"seq\":");
-    json::integer(out, to_seq);
+    json::integer(out, seq);
     out.put_slice(b",\"from_seq\":");
     json::integer(out, from_seq);
     out.put_slice(b",\"to_seq\":");
-    json::integer(out, to_seq);
+    json::integer(out, seq.saturating_sub(1).max(from_seq));
     out.put_slice(b",\"reason\":\"window_exceeded\"}");
-    Event::whole(Kind::Gap, to_seq, out)
+    Event::whole(Kind::Gap, seq, out)
 }
 
 /// Writes `progress`, which a newer one may replace before it is sent.
@@ -535,7 +537,9 @@ mod tests {
             current: None,
         };
         assert_eq!(read(&progress(out, &facts))["progress_percentage"], 66.6667);
-        assert_eq!(read(&gap(out, 12, 39))["to_seq"], 39);
+        let event = read(&gap(out, 12, 40));
+        assert_eq!((&event["seq"], &event["to_seq"]), (&Value::from(40), &Value::from(39)));
+        assert_eq!(read(&gap(out, 7, 7))["to_seq"], 7);
         assert_eq!(read(&heartbeat(out, at))["type"], "heartbeat");
         assert_eq!(read(&error(out, 3, "deadline_exceeded", 504, "m", &counts()))["completed"], 2);
     }

@@ -5,6 +5,7 @@ use crate::error::{ApiCode, ApiError};
 use crate::observe::request_id::RequestId;
 use crate::observe::series::Endpoint;
 use crate::proto::h1::{Framing, Method, Request, TargetForm, list_members};
+use crate::proto::ws::handshake::{Accepted, Rejection};
 
 /// What a request's body claims to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Ask {
     pub last_event_id: Option<Box<[u8]>>,
     /// What the client calls its request, so that sending it twice is like sending it once.
     pub idempotency_key: Option<Box<[u8]>>,
+    /// What came of the opening handshake where the route is a WebSocket's.
+    pub upgrade: Option<Box<Result<Accepted, Rejection>>>,
 }
 
 impl Ask {
@@ -70,6 +73,7 @@ impl Ask {
             wants_openmetrics: accepts(request, "application/openmetrics-text"),
             last_event_id: request.field("last-event-id").map(Box::from),
             idempotency_key: request.field("idempotency-key").map(Box::from),
+            upgrade: None,
         }
     }
 
@@ -85,6 +89,7 @@ impl Ask {
             Some(Route::CrawlSse) => Endpoint::CrawlSse,
             Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
             Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
+            Some(Route::CrawlWs) => Endpoint::CrawlWs,
             Some(Route::StreamEvents(_)) if self.wants_sse => Endpoint::EventsSse,
             Some(Route::StreamEvents(_)) => Endpoint::EventsNdjson,
             Some(Route::Stream(_) | Route::StreamTrace(_)) => Endpoint::Streams,

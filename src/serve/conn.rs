@@ -4,12 +4,15 @@
 //! idle connection holds no buffer: it waits for readability.
 
 use super::access::Access;
+use super::access::table::Counted;
 use super::access::visit::Visit;
 use super::arrive::Arrival;
 use super::ask::Ask;
 use super::guard;
 use super::reply::{Head, NO_SNIFFING, Reply};
+use super::route::Route;
 use super::socket::Socket;
+use super::ws::{self, Upgraded};
 use crate::crawl::node::Node;
 use crate::error::ApiError;
 use crate::local::Notify;
@@ -45,7 +48,9 @@ pub struct Conn {
     peer: IpAddr,
     /// The request in progress, as access control sees it.
     pub(super) visit: Visit,
-    /// The connection's place among those of a key, and whose it is.
+    /// The connection's place among those of its client.
+    pub(super) counted: Option<Counted>,
+    /// Its place among those of a key, and whose it is.
     pub(super) place: Option<Place>,
     pub(super) place_of: Arc<str>,
     /// Bytes written so far.
@@ -62,6 +67,8 @@ pub struct Conn {
     status: u16,
     /// Requests read so far.
     requests: u64,
+    /// Set once the connection has gone over to another protocol.
+    pub(super) upgraded: Option<Box<Upgraded>>,
 }
 
 /// The connection is over; nothing more can be said on it.
@@ -96,6 +103,7 @@ impl Conn {
             socket: arrival.socket,
             peer: arrival.peer,
             visit: Visit::unknown(arrival.peer),
+            counted: arrival.counted,
             place: None,
             sent: 0,
             inbox: arrival.early,
@@ -105,17 +113,20 @@ impl Conn {
             endpoint: Endpoint::Other,
             status: 0,
             requests: 0,
+            upgraded: None,
         }
     }
 
-    /// Serves the connection to its end. `drain` is raised when the server stops.
-    pub async fn run(mut self, drain: &Notify) {
+    /// Serves the connection to its end, or to its change of protocol. `drain` is raised when the
+    /// server stops.
+    pub async fn run(mut self, drain: &Notify) -> Option<Box<Upgraded>> {
         while let Ok(Some(ask)) = self.next_request(drain).await {
             self.request_id = ask.request_id;
             if guard::handle(&mut self, ask).await.is_err() {
                 break;
             }
         }
+        self.upgraded
     }
 
     /// Reads until a request's head is complete; `None` when the connection has come to its end.
@@ -126,7 +137,10 @@ impl Conn {
             match self.h1.handle_bytes(now, held) {
                 Ok(Event::Request { head_len }) => {
                     let request = self.h1.request(held).expect("the head is complete");
-                    let ask = Ask::of(&request);
+                    let mut ask = Ask::of(&request);
+                    if ask.route == Some(Route::CrawlWs) {
+                        ask.upgrade = Some(ws::judge(&request, &self.node.shared.config));
+                    }
                     self.visit = Visit::of(&self.access, self.peer, &request, ask.route);
                     self.consume(head_len);
                     self.requests += 1;
@@ -281,6 +295,27 @@ impl Conn {
         // An empty buffer goes back at once.
         self.consume(0);
         Ok(read)
+    }
+
+    /// Goes over to another protocol: what answers the request and what has come behind it
+    /// (RFC 9110 §7.8). Nothing is sent yet.
+    pub(super) fn start_upgrade(
+        &mut self,
+        protocol: &str,
+        fields: &[(&str, &[u8])],
+    ) -> Result<Option<Buf>, Gone> {
+        let mut head = Head(arena::alloc(HEAD_BYTES));
+        let date = imf_fixdate(SystemTime::now());
+        let started =
+            self.h1.start_upgrade(Instant::now(), &mut head, protocol, Some(&date), fields);
+        if let Err(bug) = started {
+            tracing::error!("a connection was not upgraded: {bug}");
+            return Err(Gone);
+        }
+        self.status = 101;
+        self.out.push(head.0);
+        self.node.observe.count(Counter::Requests(self.endpoint, StatusClass::Informational));
+        Ok(self.inbox.take())
     }
 
     async fn write_interim(&mut self, interim: &'static [u8]) -> Result<(), Gone> {

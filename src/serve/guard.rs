@@ -36,7 +36,7 @@ async fn answer(conn: &mut Conn, mut ask: Ask) -> Result<(), Gone> {
     let begun = Instant::now();
     let sent = conn.sent;
     let outcome = decide(conn, ask).await;
-    note(conn, begun, sent, outcome.is_err());
+    note(conn, begun, sent, outcome.is_err() && conn.upgraded.is_none());
     outcome
 }
 

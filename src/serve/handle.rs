@@ -7,6 +7,7 @@ use super::route::Route;
 use super::sender::{self, Manner, Reader};
 use super::streams;
 use super::transport::Transport;
+use super::ws;
 use crate::crawl::live::{Live, Terms};
 use crate::crawl::mesh::LaneJob;
 use crate::crawl::page;
@@ -65,6 +66,7 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         Route::CrawlStream if ask.wants_sse => crawl(conn, &ask, Transport::Sse).await,
         Route::CrawlStream => crawl(conn, &ask, Transport::Ndjson).await,
         Route::CrawlSse => crawl(conn, &ask, Transport::Sse).await,
+        Route::CrawlWs => Box::pin(ws::upgrade(conn, ask)).await,
         Route::Extract => extract(conn, &ask).await,
         Route::Stream(id) if ask.method == Method::Delete => streams::cancel(conn, id).await,
         Route::Stream(id) => streams::state(conn, id).await,

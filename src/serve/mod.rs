@@ -13,6 +13,7 @@ pub mod socket;
 pub mod streams;
 pub mod tls;
 pub mod transport;
+pub mod ws;
 
 use crate::crawl::mesh::Message;
 use crate::crawl::node::Node;
@@ -20,7 +21,7 @@ use crate::local::Notify;
 use crate::observe::metrics::{Counter, Reject};
 use crate::stream::machine::Ending;
 use access::Access;
-use arrive::{Arrival, Turned, arrive};
+use arrive::{Turned, arrive};
 use conn::Conn;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -107,28 +108,25 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     let drain = Rc::<Notify>::default();
     let number = connections.next.replace(connections.next.get() + 1);
     connections.drains.borrow_mut().insert(number, Rc::clone(&drain));
-    let (node, connections) = (Rc::clone(node), Rc::clone(connections));
+    let open = Open { counted, number, connections: Rc::clone(connections) };
+    let node = Rc::clone(node);
     drop(uring::spawn(async move {
-        let access = &connections.access;
-        match Box::pin(arrive(access, &node.shared.config, socket)).await {
-            Ok(arrival) => serve_arrival(&node, access, arrival, &drain).await,
-            Err(turned) => turn_away(&node, access, turned).await,
+        let access = Arc::clone(&open.connections.access);
+        let upgraded = match Box::pin(arrive(&access, &node.shared.config, socket)).await {
+            Ok(arrival) => Conn::new(node, access, arrival).run(&drain).await,
+            Err(turned) => {
+                turn_away(&node, &access, turned).await;
+                None
+            }
+        };
+        if let Some(upgraded) = upgraded {
+            // In a task of its own: HTTP's is larger, and a WebSocket may be idle for long.
+            drop(uring::spawn(async move {
+                ws::run(upgraded, drain).await;
+                drop(open);
+            }));
         }
-        connections.drains.borrow_mut().remove(&number);
-        node.observe.count(Counter::ConnectionsClosed);
-        drop(counted);
     }));
-}
-
-async fn serve_arrival(
-    node: &Rc<Node>,
-    access: &Arc<Access>,
-    mut arrival: Arrival,
-    drain: &Notify,
-) {
-    let counted = arrival.counted.take();
-    Conn::new(Rc::clone(node), Arc::clone(access), arrival).run(drain).await;
-    drop(counted);
 }
 
 async fn turn_away(node: &Rc<Node>, access: &Access, turned: Turned) {
@@ -144,6 +142,20 @@ async fn turn_away(node: &Rc<Node>, access: &Access, turned: Turned) {
 struct Counted {
     node: Rc<Node>,
     _pass: Pass,
+}
+
+/// A connection that is served.
+struct Open {
+    counted: Counted,
+    number: u64,
+    connections: Rc<Connections>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.drains.borrow_mut().remove(&self.number);
+        self.counted.node.observe.count(Counter::ConnectionsClosed);
+    }
 }
 
 impl Drop for Counted {

@@ -22,6 +22,8 @@ pub enum Route {
     CrawlStream,
     /// SSE; also by `GET`, for a browser's `EventSource`.
     CrawlSse,
+    /// A WebSocket that carries many streams.
+    CrawlWs,
     /// HTML in, document out.
     Extract,
     /// State of a stream, or its end.
@@ -46,6 +48,7 @@ impl Route {
         match path.strip_prefix("/v1").unwrap_or(path) {
             "/crawl" => Some(Self::Crawl),
             "/crawl/stream" => Some(Self::CrawlStream),
+            "/crawl/ws" => Some(Self::CrawlWs),
             "/extract" => Some(Self::Extract),
             "/crawl/sse" => Some(Self::CrawlSse),
             "/latency" => Some(Self::Latency),
@@ -97,6 +100,8 @@ mod tests {
     fn paths_are_found_with_and_without_their_version() {
         assert_eq!(Route::find("/crawl"), Some(Route::Crawl));
         assert_eq!(Route::find("/v1/crawl/stream"), Some(Route::CrawlStream));
+        assert_eq!(Route::find("/crawl/ws"), Some(Route::CrawlWs));
+        assert_eq!(Route::find("/v1/crawl/ws"), Some(Route::CrawlWs));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
         let id = Ulid(7);
         assert_eq!(Route::find(&format!("/streams/{id}")), Some(Route::Stream(id)));

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uring::net::PeerState;
-use uring::ring::{Frame, PushError, Ring};
+use uring::ring::{Frame, PushError, Ring, RingStats};
 use uring::{Either, select2};
 
 /// How often a client that will say nothing more, or that sent more than we want to hold, is
@@ -35,8 +35,8 @@ const SCRATCH_BYTES: usize = 4 * 1024;
 /// A place in a stream's log, given back when dropped.
 pub struct Reader {
     node: Rc<Node>,
-    stream: Arc<Stream>,
-    id: ReaderId,
+    pub(super) stream: Arc<Stream>,
+    pub(super) id: ReaderId,
     watcher: Watcher,
     news: Rc<Notify>,
     gauge: Arc<ReaderGauge>,
@@ -45,11 +45,36 @@ pub struct Reader {
 impl Reader {
     /// Joins a stream behind `after`, or at its very beginning.
     pub fn attach(node: &Rc<Node>, stream: &Arc<Stream>, after: Option<u64>) -> Self {
-        let news = Rc::<Notify>::default();
+        Self::attach_with(node, stream, after, Rc::default())
+    }
+
+    /// As [`Reader::attach`], with a flag that other readers may share.
+    pub fn attach_with(
+        node: &Rc<Node>,
+        stream: &Arc<Stream>,
+        after: Option<u64>,
+        news: Rc<Notify>,
+    ) -> Self {
         let watcher = node.watch(&news);
         let gauge = Arc::<ReaderGauge>::default();
         let id = stream.attach(after, watcher, &gauge);
         Self { node: Rc::clone(node), stream: Arc::clone(stream), id, watcher, news, gauge }
+    }
+
+    /// Shows a ring's state to `GET /streams/{id}`, and what was sent to the flight recorder; `first`
+    /// if nothing of the stream was sent on this connection before.
+    pub(super) fn publish(&self, stats: &RingStats, sent: usize, first: bool) {
+        let gauge = &self.gauge;
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        gauge.frames.store(small(stats.frames), Ordering::Relaxed);
+        gauge.frames_limit.store(small(stats.frames_limit), Ordering::Relaxed);
+        gauge.bytes.store(stats.bytes, Ordering::Relaxed);
+        gauge.sends.store(stats.sends, Ordering::Relaxed);
+        gauge.slow_sends.store(stats.slow_sends, Ordering::Relaxed);
+        gauge.grown.store(stats.grown, Ordering::Relaxed);
+        gauge.shrunk.store(stats.shrunk, Ordering::Relaxed);
+        let mark = if first { Mark::HeadSent } else { Mark::Flushed };
+        self.stream.note(|trace, now| trace.stream(now, mark, sent as u64));
     }
 
     /// Takes what there is and waits for more, until the stream has ended and nothing of it runs.
@@ -237,7 +262,7 @@ impl<'a> Sending<'a> {
         let now = Instant::now();
         self.conn.count_sent(sent);
         self.ring.handle_sent(now, sent, now - begun);
-        self.publish(sent);
+        self.reader.publish(&self.ring.stats(), sent, !self.marks.first_sent);
         self.measure(now);
         self.heartbeat_at = now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
         if !self.ring.above_high() {
@@ -249,22 +274,6 @@ impl<'a> Sending<'a> {
             return self.cut();
         }
         Ok(())
-    }
-
-    /// Shows the ring's state to `GET /streams/{id}`, and what was sent to the flight recorder.
-    fn publish(&self, sent: usize) {
-        let (stats, gauge) = (self.ring.stats(), &self.reader.gauge);
-        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        gauge.frames.store(small(stats.frames), Ordering::Relaxed);
-        gauge.frames_limit.store(small(stats.frames_limit), Ordering::Relaxed);
-        gauge.bytes.store(stats.bytes, Ordering::Relaxed);
-        gauge.sends.store(stats.sends, Ordering::Relaxed);
-        gauge.slow_sends.store(stats.slow_sends, Ordering::Relaxed);
-        gauge.grown.store(stats.grown, Ordering::Relaxed);
-        gauge.shrunk.store(stats.shrunk, Ordering::Relaxed);
-        let first = !self.marks.first_sent;
-        let mark = if first { Mark::HeadSent } else { Mark::Flushed };
-        self.reader.stream.note(|trace, now| trace.stream(now, mark, sent as u64));
     }
 
     /// Cuts off a client that takes nothing: what is queued in the kernel goes, too.
@@ -342,7 +351,7 @@ impl<'a> Sending<'a> {
     }
 }
 
-fn event_kind(kind: Kind) -> EventKind {
+pub(super) fn event_kind(kind: Kind) -> EventKind {
     match kind {
         Kind::Metadata => EventKind::Metadata,
         Kind::Result => EventKind::Result,

@@ -98,6 +98,12 @@ impl Log {
 
     /// The next event for a reader; durable ones first. A `gap` stands for what is gone.
     pub fn next(&mut self, id: ReaderId) -> Option<Event> {
+        self.next_if(id, |_| true)
+    }
+
+    /// As [`Log::next`], but a durable event that is not `wanted` stays, and with it all behind it;
+    /// ephemeral ones pass it.
+    pub fn next_if(&mut self, id: ReaderId, wanted: impl FnOnce(&Event) -> bool) -> Option<Event> {
         let next_seq = self.next_seq();
         let reader = self.readers.iter_mut().find(|reader| reader.id == id)?;
         if reader.seq_next < self.first_seq {
@@ -108,11 +114,14 @@ impl Log {
         }
         if reader.seq_next < next_seq {
             let at = usize::try_from(reader.seq_next - self.first_seq).ok()?;
-            let event = self.events.get(at)?.clone();
-            reader.seq_next += 1;
-            reader.offset += event.len() as u64;
-            self.read_offset = self.read_offset.max(reader.offset);
-            return Some(event);
+            let event = self.events.get(at)?;
+            if wanted(event) {
+                let event = event.clone();
+                reader.seq_next += 1;
+                reader.offset += event.len() as u64;
+                self.read_offset = self.read_offset.max(reader.offset);
+                return Some(event);
+            }
         }
         if reader.ephemeral < self.ephemerals && !self.ended {
             reader.ephemeral = self.ephemerals;

@@ -76,6 +76,11 @@ pub struct Plan {
     pub progress: Duration,
 }
 
+/// A stream takes no more URLs: it has ended, or is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream has ended and takes no more URLs")]
+pub struct Ended;
+
 /// Something to write or to do.
 #[derive(Debug)]
 pub enum Output {
@@ -115,6 +120,8 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Machine {
     plan: Plan,
+    /// URLs that came while the stream ran, behind those of the plan.
+    added: Vec<Arc<str>>,
     state: State,
     started: Instant,
     counts: Counts,
@@ -137,6 +144,7 @@ impl Machine {
     pub fn new(plan: Plan, now: Instant) -> Self {
         let counts = Counts { total: plan.urls.len() as u64, ..Counts::default() };
         Self {
+            added: Vec::new(),
             state: State::Initializing,
             started: now,
             counts,
@@ -174,6 +182,20 @@ impl Machine {
         self.finish_when_done(now);
     }
 
+    /// More URLs, behind all others: the total grows. Answers the first one's index.
+    ///
+    /// # Errors
+    /// [`Ended`], and nothing is added.
+    pub fn handle_add(&mut self, urls: &[Arc<str>]) -> Result<u32, Ended> {
+        if self.ending.is_some() || !matches!(self.state, State::Active | State::Flushing) {
+            return Err(Ended);
+        }
+        let first = self.total();
+        self.added.extend_from_slice(urls);
+        self.counts.total += urls.len() as u64;
+        Ok(first)
+    }
+
     /// Readers fell behind (`true`) or have caught up (`false`).
     pub fn handle_watermark(&mut self, behind: bool) {
         match (self.state, behind) {
@@ -190,10 +212,10 @@ impl Machine {
         }
         self.ending = Some(ending);
         self.output.push_back(Output::Abort);
-        while (self.dispatch_next as usize) < self.plan.urls.len() {
+        while self.dispatch_next < self.total() {
             let index = self.dispatch_next;
             self.dispatch_next += 1;
-            let url = Arc::clone(&self.plan.urls[index as usize]);
+            let url = Arc::clone(self.url(index));
             let page = PageResult::failed(url, ending.error(Stage::Queue));
             self.deliver(now, index, Box::new(page));
         }
@@ -220,7 +242,7 @@ impl Machine {
     pub fn poll_dispatch(&mut self) -> Option<u32> {
         let open = self.state == State::Active
             && self.in_flight < self.plan.concurrency
-            && (self.dispatch_next as usize) < self.plan.urls.len();
+            && self.dispatch_next < self.total();
         open.then(|| {
             self.in_flight += 1;
             self.dispatch_next += 1;
@@ -241,6 +263,16 @@ impl Machine {
         }
         let deadline = self.ending.is_none().then(|| self.started + self.plan.deadline);
         [deadline, self.progress_due].into_iter().flatten().min()
+    }
+
+    /// What stands at an index that [`Machine::poll_dispatch`] handed out.
+    ///
+    /// # Panics
+    /// For an index beyond the total.
+    #[must_use]
+    pub fn url(&self, index: u32) -> &Arc<str> {
+        let at = index as usize;
+        self.plan.urls.get(at).unwrap_or_else(|| &self.added[at - self.plan.urls.len()])
     }
 
     /// Where the stream stands.
@@ -283,7 +315,12 @@ impl Machine {
     #[must_use]
     pub fn current(&self) -> Option<&str> {
         let last = self.dispatch_next.checked_sub(1).filter(|_| self.in_flight > 0)?;
-        self.plan.urls.get(last as usize).map(|url| &**url)
+        Some(self.url(last))
+    }
+
+    fn total(&self) -> u32 {
+        let total = self.plan.urls.len() + self.added.len();
+        u32::try_from(total).expect("URLs of a stream are limited")
     }
 
     fn deliver(&mut self, now: Instant, index: u32, page: Box<PageResult>) {

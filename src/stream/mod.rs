@@ -120,6 +120,8 @@ pub struct Stream {
     pub id_text: Box<str>,
     aborted: Arc<AtomicBool>,
     paused: AtomicBool,
+    /// Readers that want no more results for now.
+    starved: AtomicUsize,
     shared: Mutex<Shared>,
     trace: Mutex<FlightRecorder>,
     totals: Arc<Totals>,
@@ -147,6 +149,7 @@ impl Stream {
             birth,
             aborted: Arc::default(),
             paused: AtomicBool::new(false),
+            starved: AtomicUsize::new(0),
             shared: Mutex::new(Shared { log, watchers: Vec::new(), status }),
             trace: Mutex::new(trace),
             totals,
@@ -242,6 +245,13 @@ impl Stream {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner).to_json(&self.id_text)
     }
 
+    /// A client has what it was sent up to `seq`: the window before is freed, as far as every reader
+    /// has taken it.
+    pub fn ack(&self, seq: u64) {
+        let freed = self.with_log(|log| log.ack(seq));
+        self.totals.bytes.fetch_sub(freed, Ordering::Relaxed);
+    }
+
     /// The log, for a moment: nothing may be awaited while it is held.
     pub fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> T {
         look(&mut self.lock().log)
@@ -268,6 +278,20 @@ impl Stream {
     #[must_use]
     pub fn paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
+    }
+
+    /// Whether a reader wants no more results for now: nothing new is to be fetched.
+    #[must_use]
+    pub fn starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire) > 0
+    }
+
+    /// A reader begins to want no more results, or wants some again.
+    pub fn starve(&self, begins: bool) {
+        match begins {
+            true => self.starved.fetch_add(1, Ordering::AcqRel),
+            false => self.starved.fetch_sub(1, Ordering::AcqRel),
+        };
     }
 
     /// The crawl begins or ends to wait for readers.

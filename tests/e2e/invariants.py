@@ -44,7 +44,8 @@ def _sequence(events):
         if "seq" not in event:
             continue
         if event["type"] == "gap":
-            if event["from_seq"] != expected or event["to_seq"] != event["seq"] - 1:
+            # The gap stands in the place of the last event that is gone.
+            if event["from_seq"] != expected or event["to_seq"] != max(event["seq"] - 1, expected):
                 yield f"gap {event['from_seq']}..{event['to_seq']}, expected from {expected}"
         elif event["seq"] != expected:
             yield f"seq {event['seq']} of {event['type']}, expected {expected}"

@@ -36,6 +36,11 @@ FLAGS = {
     "write_stall_timeout_ms": "--write-stall-ms",
     "urls_max": "--stream-urls-max",
     "request_body_bytes_max": "--body-bytes-max",
+    "replay_bytes_max": "--stream-replay-bytes-max",
+    "ring_bytes_max": "--buffer-bytes-max",
+    "ws_streams_max": "--ws-streams-max",
+    "ws_ping_interval_ms": "--ws-ping-interval-ms",
+    "ws_close_timeout_ms": "--ws-close-timeout-ms",
 }
 
 # The server's own limits, as in src/limits.rs and the defaults of src/config.rs.

@@ -10,6 +10,9 @@ import tempfile
 import time
 import unittest
 
+import websockets.exceptions
+import websockets.sync.client
+
 import invariants
 import server
 from client import Connection, ask, curl, request
@@ -269,6 +272,40 @@ class Limits(Folder):
                 self.limited(ask(running, "POST", "/crawl", quick, fields))
             again = lambda: ask(running, "POST", "/crawl", quick, fields).status == 200
             self.assertTrue(server.wait_until(again), f"{limit}: a place was not given back")
+
+    def test_a_websocket_is_held_to_its_keys_limits(self):
+        running, fields = self.with_key("streams = 1\nurls_per_min = 3\nconnections = 1\n")
+        _, origin = server.shared()
+        headers = {"Authorization": fields[0].split(": ")[1]}
+        url = f"ws://127.0.0.1:{running.port}/crawl/ws"
+        with self.assertRaises(websockets.exceptions.InvalidStatus) as refused:
+            websockets.sync.client.connect(url, subprotocols=["crawl.v1"])
+        self.assertEqual(refused.exception.response.status_code, 401)
+        with websockets.sync.client.connect(url, subprotocols=["crawl.v1"], additional_headers=headers) as socket:
+            self.limited(ask(running, "GET", "/metrics", fields=fields))
+
+            def crawl(name, count, **query):
+                data = {"urls": [origin.page(n, **query) for n in range(count)], "options": {"resume_window_s": 0}}
+                socket.send(json.dumps({"op": "crawl", "id": name, "data": data}))
+
+            def read(name, kind):
+                while True:
+                    event = json.loads(socket.recv(timeout=60))
+                    if event.get("id") == name and event["type"] == kind:
+                        return event
+
+            crawl("a", 1, latency="60s")
+            read("a", "metadata")
+            crawl("b", 1)
+            self.assertEqual(read("b", "error")["error"]["code"], "rate_limited")
+            socket.send(json.dumps({"op": "cancel", "id": "a"}))
+            read("a", "summary")
+            crawl("c", 4)
+            self.assertEqual(read("c", "error")["error"]["code"], "too_many_urls")
+            crawl("d", 2)
+            self.assertEqual(read("d", "summary")["successful"], 2)
+        again = lambda: ask(running, "GET", "/metrics", fields=fields).status == 200
+        self.assertTrue(server.wait_until(again), "the connection's place was not given back")
 
     def test_connections_of_a_key(self):
         running, fields = self.with_key("connections = 1\n")

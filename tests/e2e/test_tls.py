@@ -12,6 +12,8 @@ import tempfile
 import time
 import unittest
 
+import websockets.sync.client
+
 import invariants
 import server
 from client import Connection, curl, request
@@ -78,6 +80,17 @@ class Tls(unittest.TestCase):
         body = json.dumps({"urls": urls})
         out = curl("--cacert", self.cert, "-H", "Content-Type: application/json", "-d", body, self.server.url + "/crawl/stream")
         self.assertEqual(invariants.broken([json.loads(line) for line in out.splitlines()], len(urls)), [])
+
+    def test_a_websocket(self):
+        _, origin = server.shared()
+        url = self.server.url.replace("https", "wss") + "/crawl/ws"
+        with websockets.sync.client.connect(url, ssl=self.context(), subprotocols=["crawl.v1"]) as socket_:
+            urls = [origin.page(n) for n in range(5)]
+            socket_.send(json.dumps({"op": "crawl", "id": "a", "data": {"urls": urls}}))
+            events = []
+            while not events or events[-1]["type"] not in ("summary", "error"):
+                events.append(json.loads(socket_.recv(timeout=60)))
+        self.assertEqual(invariants.broken(events, len(urls)), [])
 
     def test_pipelines_large_bodies_and_the_end(self):
         large = PAGE + b"<p>" + b"snow " * 200_000

@@ -37,14 +37,26 @@ impl Reader {
         self.id = Some(log.attach(self.last));
     }
 
-    /// Takes up to `most` events and checks each against what came before.
-    pub(crate) fn read(&mut self, log: &mut Log, most: u64) {
-        let Some(id) = self.id else { return };
+    /// Takes up to `most` events and checks each against what came before. Then it wants no result
+    /// for once; whether it was offered one.
+    pub(crate) fn read(&mut self, log: &mut Log, most: u64) -> bool {
+        let Some(id) = self.id else { return false };
         for _ in 0..most {
             let Some(event) = log.next(id) else { break };
             self.take(&event);
         }
+        let mut offered = false;
+        let other = log.next_if(id, |event| {
+            offered = event.kind == Kind::Result;
+            !offered
+        });
+        if let Some(event) = other {
+            assert!(event.kind != Kind::Result, "no result comes unwanted");
+            assert!(!offered || !event.kind.durable(), "nothing durable passes a result");
+            self.take(&event);
+        }
         self.finished = log.drained(id);
+        offered
     }
 
     fn take(&mut self, event: &Event) {

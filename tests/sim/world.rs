@@ -41,6 +41,9 @@ pub(crate) struct Seen {
     deadline: u64,
     completed: u64,
     acked: u64,
+    added: u64,
+    add_refused: u64,
+    starved: u64,
 }
 
 impl Seen {
@@ -52,11 +55,15 @@ impl Seen {
         self.deadline += run.deadline;
         self.completed += run.completed;
         self.acked += run.acked;
+        self.added += run.added;
+        self.add_refused += run.add_refused;
+        self.starved += run.starved;
     }
 
     pub(crate) fn covers_everything(&self) -> bool {
         let all = [self.paused, self.gaps, self.reattached, self.cancelled, self.deadline];
-        all.iter().all(|count| *count > 0) && self.completed > 0 && self.acked > 0
+        let ops = [self.acked, self.added, self.add_refused, self.starved];
+        all.iter().chain(&ops).all(|count| *count > 0) && self.completed > 0
     }
 }
 
@@ -69,7 +76,7 @@ pub(crate) struct World {
     log_bytes_max: usize,
     document_bytes_max: u64,
     concurrency: u32,
-    urls: Arc<[Arc<str>]>,
+    urls: Vec<Arc<str>>,
     in_flight: Vec<u32>,
     aborted: bool,
     readers: Vec<Reader>,
@@ -82,11 +89,10 @@ impl World {
     pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random(seed);
         let total = [1, 2, 10, 60][random.below(4) as usize];
-        let urls: Arc<[Arc<str>]> =
-            (0..total).map(|at| Arc::from(format!("https://example.com/{at}"))).collect();
+        let urls: Vec<Arc<str>> = (0..total).map(url).collect();
         let concurrency = 1 + random.below(8) as u32;
         let plan = Plan {
-            urls: Arc::clone(&urls),
+            urls: urls.as_slice().into(),
             concurrency,
             order: if random.chance(50) { Order::Input } else { Order::Completion },
             deadline: Duration::from_millis(50 + random.below(5000)),
@@ -139,6 +145,7 @@ impl World {
             80..88 => self.leave_or_come_back(fair),
             88..92 => self.ack(),
             92 if self.random.chance(20) => self.end(),
+            93..95 if !fair => self.add(),
             _ => self.end_page(),
         }
         if fair {
@@ -153,7 +160,8 @@ impl World {
         }
         let at = self.random.below(self.in_flight.len() as u64) as usize;
         let index = self.in_flight.swap_remove(at);
-        let url = Arc::clone(&self.urls[index as usize]);
+        let url = Arc::clone(self.machine.url(index));
+        assert_eq!(url, self.urls[index as usize]);
         let page = if self.aborted {
             PageResult::failed(url, PageError::new(PageCode::Cancelled, Stage::Body, "ended"))
         } else if self.random.chance(30) {
@@ -174,7 +182,7 @@ impl World {
         let most = if all { u64::MAX } else { self.random.below(4) };
         for (index, reader) in self.readers.iter_mut().enumerate() {
             if all || index == at {
-                reader.read(&mut self.log, most);
+                self.seen.starved += u64::from(reader.read(&mut self.log, most));
             }
         }
     }
@@ -203,6 +211,27 @@ impl World {
         let seq = self.random.below(20);
         let freed = self.log.ack(seq);
         self.seen.acked += u64::from(freed > 0);
+    }
+
+    /// More URLs, before the end or, sometimes, behind it.
+    fn add(&mut self) {
+        let more: Vec<Arc<str>> =
+            (0..1 + self.random.below(5)).map(|at| url(self.urls.len() as u64 + at)).collect();
+        self.trace(&format!("add {}", more.len()));
+        let runs = matches!(self.machine.state(), State::Active | State::Flushing);
+        match self.machine.handle_add(&more) {
+            Ok(first) => {
+                assert!(runs && !self.aborted, "nothing is added to a stream that ends");
+                assert_eq!(first as usize, self.urls.len(), "behind all others");
+                self.urls.extend(more);
+                self.seen.added += 1;
+            }
+            Err(_) => {
+                assert!(!runs, "a running stream takes more");
+                self.seen.add_refused += 1;
+            }
+        }
+        assert_eq!(self.machine.counts().total, self.urls.len() as u64);
     }
 
     fn end(&mut self) {
@@ -276,6 +305,7 @@ impl World {
     }
 
     fn finish(&mut self) {
+        assert!(self.machine.handle_add(&[url(0)]).is_err(), "a closed stream takes no more");
         assert!(self.in_flight.is_empty(), "everything has come to its end");
         let (counts, status) = self.last.expect("a closed stream has its summary");
         assert_eq!(counts.completed(), counts.total);
@@ -306,4 +336,8 @@ impl World {
             println!("{:?} {what}", self.machine.state());
         }
     }
+}
+
+fn url(at: u64) -> Arc<str> {
+    format!("https://example.com/{at}").into()
 }

@@ -68,7 +68,7 @@ impl<'b> Fields<'b> {
     }
 
     /// Name (a token, so ASCII) and value (without white space around it) of each field line.
-    pub fn iter(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + Clone + use<'b> {
         let buf = self.buf;
         self.spans.iter().map(move |span| (span.name.of(buf), span.value.of(buf)))
     }

@@ -48,6 +48,9 @@ pub enum Rejection {
     /// `Sec-WebSocket-Extensions` does not follow its grammar.
     #[error("malformed Sec-WebSocket-Extensions")]
     Extensions,
+    /// The request has a body, so that where the session's bytes begin would be in doubt.
+    #[error("a WebSocket's opening request has no body")]
+    Body,
 }
 
 impl Rejection {
@@ -57,7 +60,7 @@ impl Rejection {
         match self {
             Self::Method => ApiCode::MethodNotAllowed,
             Self::NotUpgrade | Self::Version => ApiCode::UpgradeRequired,
-            Self::Key | Self::Extensions => ApiCode::BadRequest,
+            Self::Key | Self::Extensions | Self::Body => ApiCode::BadRequest,
         }
     }
 
@@ -72,7 +75,7 @@ impl Rejection {
                 ("Connection", "Upgrade"),
                 ("Sec-WebSocket-Version", "13"),
             ],
-            Self::Key | Self::Extensions => &[],
+            Self::Key | Self::Extensions | Self::Body => &[],
         }
     }
 }
@@ -123,6 +126,16 @@ pub fn accept<'a>(
 }
 
 impl Accepted {
+    /// The answer's fields beside `Upgrade` and `Connection` (RFC 6455 §4.2.2, item 5).
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let own = [
+            ("Sec-WebSocket-Accept", Some(self.accept_key.as_str())),
+            ("Sec-WebSocket-Protocol", self.subprotocol),
+            ("Sec-WebSocket-Extensions", self.extensions.as_deref()),
+        ];
+        own.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+
     /// Appends the whole 101 answer with `fields` of the caller's, as `X-Request-ID`, whose names
     /// and values must be clean already.
     pub fn write_response<'a>(
@@ -134,15 +147,8 @@ impl Accepted {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
         );
-        let own = [
-            ("Sec-WebSocket-Accept", Some(self.accept_key.as_str())),
-            ("Sec-WebSocket-Protocol", self.subprotocol),
-            ("Sec-WebSocket-Extensions", self.extensions.as_deref()),
-        ];
-        for (name, value) in own {
-            if let Some(value) = value {
-                write_field(name, value, out);
-            }
+        for (name, value) in self.fields() {
+            write_field(name, value, out);
         }
         for (name, value) in fields {
             write_field(name, value, out);

@@ -558,8 +558,8 @@ impl Session {
         }
     }
 
-    /// Frees what a quiet connection does not need.
-    fn release_idle(&mut self) {
+    /// Frees what a quiet connection does not need; a ping does so by itself.
+    pub fn release_idle(&mut self) {
         self.forget_delivered();
         if self.message.is_none() {
             self.buffer = Vec::new();

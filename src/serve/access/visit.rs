@@ -142,10 +142,7 @@ impl Visit {
                 let message = format!("this key lacks the scope {}", scope.as_str());
                 return Err(ApiError::new(ApiCode::Forbidden, message));
             }
-            if let Some(wait) = key.quota.bytes().overdrawn(Instant::now()) {
-                let message = "this key has used up its bytes";
-                return Err(ApiError::new(ApiCode::RateLimited, message).retry_after(wait));
-            }
+            check_bytes(&key)?;
             held._by_key = key.quota.begin_request().map_err(|most| too_many(most, "requests"))?;
         }
         if access.pressed() && matches!(scope_of(route, query), Some(Scope::Crawl | Scope::Extract))
@@ -203,17 +200,7 @@ impl Visit {
         if access.audit.is_some() {
             self.asked = Asked::of(urls);
         }
-        let Some(key) = &self.key else { return Ok(()) };
-        key.quota.take_urls(count).map_err(|refused| match refused {
-            UrlsRefused::Later(wait) => {
-                let message = "this key has used up its URLs";
-                ApiError::new(ApiCode::RateLimited, message).retry_after(wait)
-            }
-            UrlsRefused::Never(most) => {
-                let message = format!("{count} urls, maximum {most} a minute for this key");
-                ApiError::new(ApiCode::TooManyUrls, message).limit("urls", u64::from(most))
-            }
-        })
+        take_urls(self.key.as_deref(), count)
     }
 
     /// Takes a place for a stream, to be held for as long as it runs.
@@ -221,8 +208,7 @@ impl Visit {
     /// # Errors
     /// `rate_limited`: the key has as many as it may have.
     pub fn begin_stream(&self) -> Result<Option<Place>, ApiError> {
-        let Some(key) = &self.key else { return Ok(None) };
-        key.quota.begin_stream().map_err(|most| too_many(most, "streams"))
+        begin_stream(self.key.as_deref())
     }
 
     /// Takes a place for the connection, to be held for as long as it is open.
@@ -275,6 +261,34 @@ impl Visit {
     }
 }
 
+/// Counts URLs that a key asks for.
+///
+/// # Errors
+/// `rate_limited`, or `too_many_urls` where so many never fit.
+pub fn take_urls(key: Option<&Key>, count: usize) -> Result<(), ApiError> {
+    let Some(key) = key else { return Ok(()) };
+    key.quota.take_urls(count).map_err(|refused| match refused {
+        UrlsRefused::Later(wait) => {
+            let message = "this key has used up its URLs";
+            ApiError::new(ApiCode::RateLimited, message).retry_after(wait)
+        }
+        UrlsRefused::Never(most) => {
+            let message = format!("{count} urls, maximum {most} a minute for this key");
+            ApiError::new(ApiCode::TooManyUrls, message).limit("urls", u64::from(most))
+        }
+    })
+}
+
+/// Takes a place for a stream of a key.
+///
+/// # Errors
+/// `rate_limited`: the key has as many as it may have.
+pub fn begin_stream(key: Option<&Key>) -> Result<Option<Place>, ApiError> {
+    let Some(key) = key else { return Ok(None) };
+    check_bytes(key)?;
+    key.quota.begin_stream().map_err(|most| too_many(most, "streams"))
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy)]
 pub struct End<'a> {
@@ -308,6 +322,13 @@ fn scope_of(route: Option<Route>, query: Option<&str>) -> Option<Scope> {
         Route::Extract => Some(Scope::Extract),
         _ => Some(Scope::Crawl),
     }
+}
+
+fn check_bytes(key: &Key) -> Result<(), ApiError> {
+    key.quota.bytes().overdrawn(Instant::now()).map_or(Ok(()), |wait| {
+        let message = "this key has used up its bytes";
+        Err(ApiError::new(ApiCode::RateLimited, message).retry_after(wait))
+    })
 }
 
 fn refuse(code: ApiCode, message: &str) -> ApiError {

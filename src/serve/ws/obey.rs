@@ -1,0 +1,189 @@
+//! What each op does.
+
+use super::super::access::visit;
+use super::super::sender::Reader;
+use super::attached::Attached;
+use super::op::{Op, Refused};
+use super::reply;
+use super::socket::Socket;
+use crate::crawl::live::{AddError, Live, Terms};
+use crate::crawl::request::{CrawlRequest, OrderName};
+use crate::error::{ApiCode, ApiError};
+use crate::observe::metrics::Counter;
+use crate::observe::series::Endpoint;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use ulid::Ulid;
+
+impl Socket {
+    /// Obeys an op, or says why not.
+    pub(super) async fn obey(&mut self, op: Op, now: Instant) {
+        let done = match op {
+            Op::Crawl { id, request, credit } => self.crawl(id, request, credit, now),
+            Op::Deepsearch { id } => {
+                let error = ApiError::new(ApiCode::SearchUnavailable, "there is no search engine");
+                Err(Refused::state(Some(id), error.retry_after(Duration::from_secs(60))))
+            }
+            Op::Cancel { id } => self.cancel(&id),
+            Op::Add { id, urls } => self.add(&id, &urls).await,
+            Op::Ack { id, seq } => self.named(&id).map(|attached| attached.stream().ack(seq)),
+            Op::Credit { id, n } => {
+                let node = Rc::clone(&self.node);
+                self.named(&id).map(|named| named.set_credit(&node, |credit| credit.grant(n)))
+            }
+            Op::Resume { id, stream_id, after, credit } => {
+                self.resume(id, &stream_id, after, credit, now)
+            }
+            Op::Ping { id } => {
+                self.answer(reply::pong(id.as_deref(), SystemTime::now()));
+                Ok(())
+            }
+            Op::Status { id } => {
+                let text = reply::status(id.as_deref(), self.streams.iter().map(|boxed| &**boxed));
+                self.answer(text);
+                Ok(())
+            }
+        };
+        if let Err(refused) = done {
+            self.refuse(&refused);
+        }
+    }
+
+    /// Answers an op that is not obeyed; the socket stays open.
+    pub(super) fn refuse(&mut self, refused: &Refused) {
+        self.node.observe.count(Counter::ApiErrors(refused.code));
+        self.answer(reply::error(refused));
+    }
+
+    fn crawl(
+        &mut self,
+        id: String,
+        request: CrawlRequest,
+        credit: Option<u32>,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        self.free_place(&id)?;
+        self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
+        let key = self.key.as_deref();
+        let place = visit::begin_stream(key)
+            .and_then(|place| visit::take_urls(key, request.urls.len()).map(|()| place))
+            .map_err(|error| Refused::state(Some(id.clone()), error))?;
+        let terms = Terms {
+            place: place.map(Arc::new),
+            id: Ulid::generate(),
+            principal: Arc::clone(&self.principal),
+            idempotency_key: None,
+            endpoint: Endpoint::CrawlWs,
+            order: OrderName::Completion,
+            resumable: true,
+            request_id: self.node.request_id(self.request_id.as_deref().copied()),
+        };
+        let (node, news) = (Rc::clone(&self.node), Rc::clone(&self.news));
+        let reader = Live::start(&node, request, terms, |stream| {
+            Reader::attach_with(&node, stream, None, news)
+        });
+        self.join(id, reader, credit, now);
+        Ok(())
+    }
+
+    fn resume(
+        &mut self,
+        id: Option<String>,
+        stream_id: &str,
+        after: Option<u64>,
+        credit: Option<u32>,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let id = id.unwrap_or_else(|| stream_id.chars().take(ulid::ULID_LEN).collect());
+        self.free_place(&id)?;
+        let unknown = |_| ApiError::new(ApiCode::NotFound, "there is no stream of this id");
+        let stream = Ulid::from_string(stream_id)
+            .map_err(unknown)
+            .and_then(|ulid| self.node.find_stream(ulid, &self.principal))
+            .map_err(|error| Refused::state(Some(id.clone()), error))?;
+        let reader = Reader::attach_with(&self.node, &stream, after, Rc::clone(&self.news));
+        self.node.observe.count(Counter::StreamsResumed);
+        // A crawl that waits for a reader may go on.
+        self.node.look_at(stream.owner(), stream.id());
+        self.join(id, reader, credit, now);
+        Ok(())
+    }
+
+    fn join(&mut self, id: String, reader: Reader, credit: Option<u32>, now: Instant) {
+        let mut attached = Box::new(Attached::new(id, reader, now));
+        if let Some(n) = credit {
+            attached.set_credit(&self.node, |credit| credit.grant(n));
+        }
+        self.streams.push_back(attached);
+    }
+
+    fn cancel(&mut self, id: &str) -> Result<(), Refused> {
+        let node = Rc::clone(&self.node);
+        let named = self.named(id)?;
+        // Who wants the end of it wants its summary, whatever stands before that.
+        named.set_credit(&node, super::attached::Credit::lift);
+        node.cancel(named.stream());
+        Ok(())
+    }
+
+    async fn add(&mut self, id: &str, urls: &[Arc<str>]) -> Result<(), Refused> {
+        visit::take_urls(self.key.as_deref(), urls.len())
+            .map_err(|error| Refused::state(Some(id.to_owned()), error))?;
+        let named = self.named(id)?.stream();
+        let place = (named.owner(), named.id());
+        match self.node.add(place, urls.into()).await {
+            Ok((index, total)) => {
+                self.answer(reply::added(id, index, urls.len(), total));
+                Ok(())
+            }
+            Err(why) => {
+                let id = Some(id.to_owned());
+                let text = why.to_string();
+                Err(match why {
+                    AddError::Ended(_) => {
+                        let error = ApiError::new(ApiCode::ValidationError, text);
+                        Refused::message(id, error.field("id", "a stream that runs"))
+                    }
+                    AddError::TooMany { max, .. } => {
+                        let error = ApiError::new(ApiCode::TooManyUrls, text);
+                        Refused::message(id, error.limit("urls", max))
+                    }
+                    AddError::Busy => {
+                        let error = ApiError::new(ApiCode::Overloaded, text);
+                        Refused::state(id, error.retry_after(Duration::from_secs(1)))
+                    }
+                })
+            }
+        }
+    }
+
+    /// The stream that the client calls so.
+    fn named(&mut self, id: &str) -> Result<&mut Attached, Refused> {
+        let found = self.streams.iter_mut().find(|attached| *attached.id == *id);
+        found.map(|boxed| &mut **boxed).ok_or_else(|| {
+            let text = "no stream of that id is on this socket; it may have ended";
+            let error = ApiError::new(ApiCode::ValidationError, text);
+            Refused::message(Some(id.to_owned()), error.field("id", "the id of a stream"))
+        })
+    }
+
+    /// Whether a stream may be called so, and whether one more may be here.
+    fn free_place(&self, id: &str) -> Result<(), Refused> {
+        let taken = self.streams.iter().any(|attached| *attached.id == *id);
+        if taken {
+            let text = "a stream of that id is on this socket already";
+            let error = ApiError::new(ApiCode::ValidationError, text);
+            let error = error.field("id", "an id that no running stream has");
+            return Err(Refused::message(Some(id.to_owned()), error));
+        }
+        let max = self.node.shared.config.ws_streams_max;
+        if self.streams.len() >= max {
+            let text = format!("{max} streams are on this socket, and no more may be");
+            let error = ApiError::new(ApiCode::RateLimited, text);
+            let error = error.retry_after(Duration::from_secs(1));
+            return Err(Refused::state(Some(id.to_owned()), error));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! What waits to be sent on a socket; there is none while nothing does.
+
+use crate::proto::events::Event;
+use crate::proto::ws::{MessageKind, SendError, Session};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::time::Instant;
+use uring::Gather;
+use uring::ring::{BufferConfig, BufferConfigError, Frame, PushError, Ring, RingStats};
+
+/// Bytes of the block that frames' small parts are written into.
+const SCRATCH_BYTES: usize = 2 * 1024;
+/// Bytes of a message that are copied rather than given to the kernel as vectors of their own.
+const COPIED_BYTES_MAX: usize = 1024;
+/// Bytes of a document that one ring frame holds at most; below the smallest `buffer.bytes_max`.
+const PIECE_BYTES: usize = 32 * 1024;
+/// Bytes of answers to ops above which no more ops are read.
+const HELD_BYTES_MAX: usize = 64 * 1024;
+
+/// See the module.
+pub(super) struct Outbox {
+    ring: Ring,
+    scratch: BytesMut,
+    /// What did not fit into the ring: messages and control frames, each whole, in order.
+    held: VecDeque<Frame>,
+    held_bytes: usize,
+    /// Since when the ring has been above its high watermark.
+    pub(super) pressed_since: Option<Instant>,
+}
+
+impl Outbox {
+    pub(super) fn new(config: BufferConfig) -> Result<Self, BufferConfigError> {
+        Ok(Self {
+            ring: Ring::new(config)?,
+            scratch: BytesMut::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            pressed_since: None,
+        })
+    }
+
+    /// Queues ready frames of the session's own.
+    pub(super) fn control(&mut self, frames: Bytes) {
+        self.hold(Frame::new().with(frames));
+    }
+
+    /// Queues an event as one message, with `prefix` in the place of its opening brace. The document
+    /// is shared, not copied, unless the message is compressed; answers whether it was.
+    pub(super) fn event(
+        &mut self,
+        session: &mut Session,
+        prefix: &[u8],
+        event: &Event,
+    ) -> Result<bool, SendError> {
+        let head = event.head.slice(1..);
+        self.message(session, prefix, head, event.body.clone(), event.tail.clone())
+    }
+
+    /// Queues a whole text as one message.
+    pub(super) fn text(&mut self, session: &mut Session, text: Bytes) -> Result<bool, SendError> {
+        self.message(session, &[], Bytes::new(), text, Bytes::new())
+    }
+
+    fn message(
+        &mut self,
+        session: &mut Session,
+        prefix: &[u8],
+        head: Bytes,
+        body: Bytes,
+        tail: Bytes,
+    ) -> Result<bool, SendError> {
+        let parts: [&[u8]; 4] = [prefix, &head, &body, &tail];
+        let outgoing = session.send(MessageKind::Text, &parts)?;
+        self.scratch.reserve(SCRATCH_BYTES);
+        self.scratch.put_slice(&outgoing.head);
+        if let Some(deflated) = outgoing.body {
+            self.frames(Bytes::new(), deflated, Bytes::new());
+            return Ok(true);
+        }
+        self.scratch.put_slice(prefix);
+        if head.len() + body.len() + tail.len() <= COPIED_BYTES_MAX {
+            [head, body, tail].iter().for_each(|part| self.scratch.put_slice(part));
+            self.frames(Bytes::new(), Bytes::new(), Bytes::new());
+        } else {
+            self.frames(head, body, tail);
+        }
+        Ok(false)
+    }
+
+    /// What is in the scratch, then these; a large body becomes several frames, so that none is
+    /// larger than a ring.
+    fn frames(&mut self, head: Bytes, mut body: Bytes, tail: Bytes) {
+        let frame = Frame::new().with(self.scratch.split().freeze()).with(head);
+        if body.len() <= PIECE_BYTES {
+            return self.hold(frame.with(body).with(tail));
+        }
+        self.hold(frame);
+        while !body.is_empty() {
+            let piece = body.split_to(body.len().min(PIECE_BYTES));
+            self.hold(Frame::new().with(piece));
+        }
+        self.hold(Frame::new().with(tail));
+    }
+
+    fn hold(&mut self, frame: Frame) {
+        self.held_bytes += frame.len();
+        self.held.push_back(frame);
+    }
+
+    /// Moves what is held into the ring; whether there is room for more.
+    pub(super) fn has_room(&mut self) -> bool {
+        while let Some(frame) = self.held.pop_front() {
+            let bytes = frame.len();
+            if let Err(PushError::Full(frame) | PushError::TooLarge(frame)) = self.ring.push(frame)
+            {
+                self.held.push_front(frame);
+                return false;
+            }
+            self.held_bytes -= bytes;
+        }
+        !self.ring.above_high()
+    }
+
+    /// Whether more answers to ops may be queued.
+    pub(super) const fn takes_answers(&self) -> bool {
+        self.held_bytes < HELD_BYTES_MAX
+    }
+
+    /// Everything ready, for one vectored send.
+    pub(super) fn poll_gather(&mut self, out: &mut Gather) {
+        self.has_room();
+        self.ring.poll_gather(out);
+    }
+
+    /// The ring right now.
+    pub(super) fn stats(&self) -> RingStats {
+        self.ring.stats()
+    }
+
+    /// A send ended; whether the ring is still above its high watermark.
+    pub(super) fn handle_sent(&mut self, now: Instant, bytes: usize, begun: Instant) -> bool {
+        self.ring.handle_sent(now, bytes, now - begun);
+        self.ring.above_high()
+    }
+}
