@@ -261,6 +261,19 @@ settings! {
     /// PEM file with further trusted roots, for private certificate authorities.
     "fetch.extra_ca" extra_ca: Option<std::path::PathBuf> = None;
 
+    /// Bytes of extracted pages kept in memory; 0: no cache.
+    "cache.bytes_max" cache_bytes_max: u64 = 256 * 1024 * 1024, 0..=1_099_511_627_776u64;
+    /// Seconds that a page (2xx) may be used; a request's max_age_s can only lower it. 0, here and below: never.
+    "cache.ttl_s" cache_ttl_s: u64 = 86_400, 0..=31_536_000;
+    /// Seconds that a redirect which was not followed may be used; also the most for a page that redirects led to.
+    "cache.ttl_redirect_s" cache_ttl_redirect_s: u64 = 3_600, 0..=31_536_000;
+    /// Seconds that an answer of 4xx may be used.
+    "cache.ttl_4xx_s" cache_ttl_4xx_s: u64 = 60, 0..=31_536_000;
+    /// Seconds that an answer of 5xx may be used.
+    "cache.ttl_5xx_s" cache_ttl_5xx_s: u64 = 10, 0..=31_536_000;
+    /// Seconds that a failure (no connection, no document) may be used.
+    "cache.ttl_error_s" cache_ttl_error_s: u64 = 5, 0..=31_536_000;
+
     /// Addresses, CIDR ranges, hosts or `.suffixes` that may be fetched although they are not public.
     "egress.allow" egress_allow: Vec<String> = Vec::new();
     /// Addresses, CIDR ranges, hosts or `.suffixes` that are never fetched.

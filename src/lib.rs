@@ -28,6 +28,7 @@ pub mod observe;
 
 pub mod config;
 
+pub mod cache;
 pub mod extract;
 pub mod fetch;
 

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Roots};
 use crate::control::{self, Control};
+use crate::crawl::cached::Pages;
 use crate::crawl::lane;
 use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
 use crate::crawl::node::{Node, Shared};
@@ -98,6 +99,7 @@ impl Server {
         let shared = Arc::new(Shared {
             config: Arc::clone(&config),
             extractor: OnceLock::new(),
+            pages: Pages::new(&config),
             registry: Registry::default(),
             keys: Keys::default(),
             totals: Arc::new(Totals::default()),

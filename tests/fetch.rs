@@ -82,6 +82,7 @@ fn request(url: &str) -> FetchRequest<'_> {
         redirects: 3,
         user_agent: None,
         headers: &[],
+        known: None,
     }
 }
 

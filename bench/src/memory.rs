@@ -1,7 +1,8 @@
 //! Whether memory comes back: resident size after many pages against after some.
 
+use crate::Outcome;
+use crate::flags::Flags;
 use crate::server::start;
-use crate::{Outcome, number};
 use forebay::cli::client;
 use forebay::cli::seen::Seen;
 use forebay::demo::Origin;
@@ -15,7 +16,7 @@ const STREAM_URLS: usize = 1000;
 
 /// Crawls the demo's pages again and again, through streams of 1,000, and compares.
 pub(crate) fn run(args: &[String]) -> Outcome {
-    let pages = number(args, "--pages", 20_000)?;
+    let pages = Flags::parse(args, &["--pages"])?.get("--pages", 20_000)?;
     let origin = Origin::start()?;
     let server = start(0)?;
     // Only pages that answer at once: latency would only make this slower.

@@ -230,6 +230,16 @@ impl Ring {
         })
     }
 
+    /// An empty ring with this one's memory, for another connection.
+    ///
+    /// # Errors
+    /// When the settings make no sense.
+    pub fn renew(mut self, config: BufferConfig) -> Result<Ring, BufferConfigError> {
+        self.chunks.clear();
+        self.sizes.clear();
+        Ok(Ring { chunks: self.chunks, sizes: self.sizes, ..Ring::new(config)? })
+    }
+
     /// Takes a frame; one without bytes is dropped.
     ///
     /// # Errors

@@ -58,21 +58,25 @@ struct OriginArgs {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    ExitCode::from(run_from(std::env::args_os()))
+}
+
+/// Does what the binary does with these arguments, its own name first, and returns its exit status:
+/// 0, 1 when a measured request failed or a rule was broken, 2 when it could not run. Arguments that
+/// are none end the process, as they end the binary.
+pub fn run_from(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
+    let result = match Cli::parse_from(args).command {
         Command::Origin(args) => origin(args),
         Command::Run(args) => args.run(),
         Command::Report(args) => args.run(),
     };
-    match result {
-        Ok(code) => code,
-        Err(message) => {
-            eprintln!("loadtest: {message}");
-            ExitCode::from(2)
-        }
-    }
+    result.unwrap_or_else(|message| {
+        eprintln!("loadtest: {message}");
+        2
+    })
 }
 
-fn origin(args: OriginArgs) -> Result<ExitCode, String> {
+fn origin(args: OriginArgs) -> Result<u8, String> {
     let OriginArgs { addr, seed, dir, robots, threads } = args;
     if let Some(dir) = dir.as_deref().filter(|dir| !dir.is_dir()) {
         return Err(format!("--dir {}: expected a folder", dir.display()));

@@ -1,5 +1,6 @@
 //! A running stream on the core that owns it: joins the machine, the log, the readers and the pages.
 
+use super::cached::Ask;
 use super::mesh::PageJob;
 use super::node::Node;
 use super::request::{CrawlRequest, Options, OrderName, Robots};
@@ -9,11 +10,13 @@ use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
 use crate::observe::request_id::RequestId;
 use crate::observe::series::{Endpoint, Key, Measure};
 use crate::observe::trace::Mark;
-use crate::proto::events::{self, Event, Metadata, PageResult, Progress, Summary};
+use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Summary};
+use crate::proto::text::Text;
 use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::place::Place;
 use crate::stream::state::State;
-use crate::stream::{Birth, Status, Stream};
+use crate::stream::{Birth, Status, Stream, Watcher};
+use crate::timings::Timings;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +25,9 @@ use ulid::Ulid;
 
 /// What a page's event is taken to weigh before the stream has seen larger ones, in bytes.
 const EVENT_BYTES_GUESS: usize = 16 * 1024;
+
+/// For how long a stream works off cached pages before it lets others go on.
+const TURN: Duration = Duration::from_micros(150);
 
 /// What every client is told that did not say `"robots":"ignore"`.
 const ROBOTS_WARNING: &str =
@@ -73,6 +79,8 @@ pub struct Live {
     pub stream: Arc<Stream>,
     machine: RefCell<Machine>,
     options: Arc<Options>,
+    /// How its pages are looked up.
+    ask: Ask,
     request_id: RequestId,
     endpoint: Endpoint,
     started_at: SystemTime,
@@ -82,6 +90,8 @@ pub struct Live {
     unread_since: Cell<Option<Instant>>,
     /// Since when it is being ended before its work is done.
     ending_since: Cell<Option<Instant>>,
+    /// Whether a turn ended before there was nothing left to do.
+    unfinished: Cell<bool>,
     changed: Notify,
     _place: Option<Arc<Place>>,
 }
@@ -121,6 +131,7 @@ impl Live {
         let live = Rc::new(Self {
             stream: Stream::new(birth, Arc::clone(&shared.totals)),
             machine: RefCell::new(Machine::new(plan, now)),
+            ask: Ask::new(shared, &options),
             options,
             request_id: terms.request_id,
             endpoint: terms.endpoint,
@@ -128,6 +139,7 @@ impl Live {
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
             ending_since: Cell::new(None),
+            unfinished: Cell::new(false),
             changed: Notify::default(),
             _place: terms.place,
         });
@@ -151,7 +163,7 @@ impl Live {
     ///
     /// # Errors
     /// Why none were added.
-    pub fn add(&self, node: &Rc<Node>, urls: &[Arc<str>]) -> Result<(u32, u64), AddError> {
+    pub fn add(&self, node: &Rc<Node>, urls: &[Text]) -> Result<(u32, u64), AddError> {
         let max = node.shared.config.urls_max as u64;
         let total = self.machine.borrow().counts().total + urls.len() as u64;
         if total > max {
@@ -170,20 +182,52 @@ impl Live {
     }
 
     /// Does whatever there is to do: writes events, wakes readers, pauses or goes on, starts pages.
+    /// Cached pages need nothing else, so a turn is bounded; the next one follows after a yield.
     pub(super) fn pump(&self, node: &Rc<Node>) {
         self.note_readers();
         let mut machine = self.machine.borrow_mut();
-        let mut woken = Vec::new();
+        let mut woken = node.woken.take();
+        let turn_ends = Instant::now() + TURN;
+        loop {
+            self.write_all(node, &mut machine, &mut woken);
+            let behind = self.hold_or_go_on(node, &mut machine);
+            if Instant::now() >= turn_ends {
+                self.unfinished.set(true);
+                break;
+            }
+            if !self.start_pages(node, &mut machine, behind) {
+                break;
+            }
+        }
+        let (state, counts, in_flight) = (machine.state(), machine.counts(), machine.in_flight());
+        drop(machine);
+        self.stream.set_status(Status { state, counts, in_flight });
+        woken.dedup();
+        node.wake(&woken);
+        woken.clear();
+        node.woken.replace(woken);
+        self.changed.notify();
+        if state == State::Closed {
+            self.note_quiesced(node);
+            node.retire(self);
+        }
+    }
+
+    fn write_all(&self, node: &Rc<Node>, machine: &mut Machine, woken: &mut Vec<Watcher>) {
         while let Some(output) = machine.poll_output() {
-            let Some(event) = self.write(node, &machine, output) else {
+            let Some(event) = self.write(node, machine, output) else {
                 self.stream.abort();
                 self.note_ending(machine.ending());
                 node.abort_everywhere(self.stream.id());
                 continue;
             };
             self.event_bytes.set(self.event_bytes.get().max(event.len()));
-            self.stream.append(event, &mut woken);
+            self.stream.append(event, woken);
         }
+    }
+
+    /// Pauses a stream whose readers are behind, or lets it go on; how far they are behind, in bytes.
+    fn hold_or_go_on(&self, node: &Rc<Node>, machine: &mut Machine) -> usize {
         let replay = node.shared.config.replay_bytes_max;
         let behind = self.stream.with_log(|log| log.behind());
         let held = if machine.state() == State::Flushing { replay / 4 } else { replay / 2 };
@@ -198,31 +242,36 @@ impl Live {
             (State::Flushing, State::Active) => self.note(Mark::Resumed, behind as u64),
             _ => {}
         }
+        behind
+    }
+
+    /// Starts the pages that may start, up to the first that the cache has: then there is an event
+    /// to write (`true`) before it is known what else may start.
+    fn start_pages(&self, node: &Rc<Node>, machine: &mut Machine, behind: usize) -> bool {
+        let replay = node.shared.config.replay_bytes_max;
         // Each page in flight will add an event: what they may add together has to fit, too.
         while machine.in_flight() == 0
             || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < replay
         {
             let Some(index) = machine.poll_dispatch() else { break };
+            let url = machine.url(index);
+            let key = self.ask.key(url);
+            if let Some(stored) = self.ask.hit(node, key) {
+                machine.handle_cached(Instant::now(), index, stored);
+                return true;
+            }
             self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
-                url: Arc::clone(machine.url(index)),
+                url: url.clone(),
+                key,
                 index,
                 options: Arc::clone(&self.options),
                 since: machine.started(),
                 deadline: machine.deadline(),
             });
         }
-        let (state, counts) = (machine.state(), machine.counts());
-        let in_flight = machine.in_flight();
-        drop(machine);
-        self.stream.set_status(Status { state, counts, in_flight });
-        node.wake(&woken);
-        self.changed.notify();
-        if state == State::Closed {
-            self.note_quiesced(node);
-            node.retire(self);
-        }
+        false
     }
 
     fn note(&self, mark: Mark, value: u64) {
@@ -241,6 +290,13 @@ impl Live {
         let took = since.elapsed();
         node.observe.record(Key::At(self.endpoint, Measure::CancelQuiesce), took);
         self.note(Mark::Quiesced, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn note_cached(&self, seq: u64, index: u32) {
+        self.stream.note(|trace, now| {
+            trace.url(now, index as usize, Mark::CacheHit, 0);
+            trace.url(now, index as usize, Mark::Result, seq);
+        });
     }
 
     /// What the flight recorder keeps of a page, when its result gets its place.
@@ -287,6 +343,11 @@ impl Live {
             if self.machine.borrow().state() == State::Closed {
                 return;
             }
+            if self.unfinished.replace(false) {
+                uring::yield_now().await;
+                self.pump(node);
+                continue;
+            }
             let Some(due) = [due, unread].into_iter().flatten().min() else {
                 self.changed.notified().await;
                 continue;
@@ -321,14 +382,27 @@ impl Live {
                     };
                     events::metadata(out, &facts)
                 }
-                Output::Result { seq, index, mut page, counts } => {
+                Output::Result { seq, index, page: Page::Cached(stored), counts } => {
+                    let mut timings = Timings::default();
+                    timings.add(Stage::Queue, machine.started().elapsed());
+                    node.observe.record_page(&timings);
+                    let end = stored.code().map_or(PageEnd::Cached, PageEnd::Failed);
+                    node.observe.count(Counter::Pages(end));
+                    self.note_cached(seq, index);
+                    let url = &**machine.url(index);
+                    events::cached(out, seq, (index, url), &stored, &timings, &counts)
+                }
+                Output::Result { seq, index, page: Page::Fetched(mut page), counts } => {
                     if let Some(ready) = page.ready {
                         page.timings.add(Stage::EmitWait, ready.elapsed());
                     }
                     self.note_page(seq, index, &page);
                     node.observe.record_page(&page.timings);
-                    let end =
-                        page.error.as_ref().map_or(PageEnd::Approved, |e| PageEnd::Failed(e.code));
+                    let end = match &page.error {
+                        Some(error) => PageEnd::Failed(error.code),
+                        None if page.cache.from_cache() => PageEnd::Cached,
+                        None => PageEnd::Approved,
+                    };
                     node.observe.count(Counter::Pages(end));
                     events::result(out, seq, index, &page, &counts)
                 }

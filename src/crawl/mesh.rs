@@ -1,12 +1,16 @@
 //! What cores, lanes and the control thread say to each other: one bounded mailbox per core.
 
+use super::cached::Landing;
 use super::live::AddError;
 use super::request::Options;
+use crate::cache::flights::FlightId;
+use crate::cache::key::Key;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract::Extracted;
 use crate::observe::hist::Scope;
 use crate::observe::metrics::CoreSnapshot;
 use crate::proto::events::PageResult;
+use crate::proto::text::Text;
 use crate::stream::Stream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +26,9 @@ pub struct PageJob {
     /// For whom.
     pub stream: Arc<Stream>,
     /// What.
-    pub url: Arc<str>,
+    pub url: Text,
+    /// What the cache knows it by, with its options.
+    pub key: Key,
     /// Its place in the request.
     pub index: u32,
     /// How.
@@ -92,6 +98,13 @@ pub enum Message {
         /// What became of it.
         page: Box<PageResult>,
     },
+    /// A page that somebody here waits for has been fetched, or not, by another core.
+    Landed {
+        /// Which flight.
+        flight: FlightId,
+        /// What became of it.
+        landing: Landing,
+    },
     /// This core's lane has finished a page.
     Extracted {
         /// Who waits for it.
@@ -114,7 +127,7 @@ pub enum Message {
         /// Which stream.
         stream: Ulid,
         /// What to fetch.
-        urls: Box<[Arc<str>]>,
+        urls: Box<[Text]>,
         /// Where the answer goes: as of `Live::add`.
         to: Sender<Result<(u32, u64), AddError>>,
     },

@@ -3,6 +3,7 @@
 //! A request becomes a [`live::Live`] stream on its core's [`node::Node`]; each URL becomes a page
 //! ([`page`]) on some core; letters between cores are [`mesh::Message`]s.
 
+pub mod cached;
 pub mod lane;
 pub mod live;
 pub mod mesh;

@@ -1,9 +1,10 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
+use super::cached::{self, Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
-use super::{page, report};
+use super::report;
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::extract::Extractor;
@@ -13,7 +14,9 @@ use crate::observe::Core;
 use crate::observe::hist::Epoch;
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::{RequestId, RequestIds};
+use crate::proto::blocks::Blocks;
 use crate::proto::events::PageResult;
+use crate::proto::text::Text;
 use crate::stream::idempotency::Keys;
 use crate::stream::machine::{Ended, Ending};
 use crate::stream::registry::Registry;
@@ -28,9 +31,10 @@ use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
 use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
+use uring::ring::{BufferConfigError, Ring};
 
-/// Bytes of the block that events are written into before they are split off.
-const SCRATCH_BYTES: usize = 16 * 1024;
+/// Rings kept for the next stream.
+const RINGS_MAX: usize = 16;
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -43,6 +47,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The sandbox' engine and module, once it is loaded; `None` inside when that failed.
     pub extractor: OnceLock<Option<Extractor>>,
+    /// The page cache, and the pages on their way into it.
+    pub pages: Pages,
     /// All streams.
     pub registry: Registry,
     /// The `Idempotency-Key`s of those streams.
@@ -85,7 +91,15 @@ pub struct Node {
     watchers: RefCell<Vec<Option<Rc<Notify>>>>,
     /// Places in `watchers` that are free.
     watchers_free: RefCell<Vec<usize>>,
-    scratch: RefCell<BytesMut>,
+    /// Pages of this core that wait for another's fetch of the same page.
+    pub(super) waiting: Waiting,
+    /// What events are written into, and what is sent around them.
+    events: RefCell<Blocks>,
+    frames: RefCell<Blocks>,
+    /// Rings that no connection uses, with their memory.
+    rings: RefCell<Vec<Ring>>,
+    /// Readers to be woken; empty but for a moment.
+    pub(super) woken: RefCell<Vec<Watcher>>,
     request_ids: RefCell<RequestIds>,
     /// Pages that the sandbox stopped or that failed in it.
     traps: Cell<u64>,
@@ -128,7 +142,11 @@ impl Node {
             watchers: RefCell::default(),
             watchers_free: RefCell::default(),
             fetch_counted: Cell::default(),
-            scratch: RefCell::new(BytesMut::with_capacity(SCRATCH_BYTES)),
+            waiting: Waiting::default(),
+            events: RefCell::default(),
+            frames: RefCell::default(),
+            rings: RefCell::default(),
+            woken: RefCell::default(),
             request_ids: RefCell::new(RequestIds::new(Ulid::generate().0)),
             traps: Cell::new(0),
             drain_until: Cell::new(None),
@@ -155,6 +173,7 @@ impl Node {
                     live.handle_result(self, index, page);
                 }
             }
+            Message::Landed { flight, landing } => self.waiting.land(flight, &landing),
             Message::Extracted { ticket, reply } => {
                 if let Some(ticket) = self.tickets.borrow_mut().remove(&ticket) {
                     ticket.slot.fill(*reply);
@@ -202,7 +221,7 @@ impl Node {
     pub async fn add(
         self: &Rc<Self>,
         (owner, stream): (usize, Ulid),
-        urls: Box<[Arc<str>]>,
+        urls: Box<[Text]>,
     ) -> Result<(u32, u64), AddError> {
         if owner == self.index {
             return self.add_here(stream, &urls);
@@ -213,7 +232,7 @@ impl Node {
         answer.ok().flatten().unwrap_or(Err(AddError::Busy))
     }
 
-    fn add_here(self: &Rc<Self>, stream: Ulid, urls: &[Arc<str>]) -> Result<(u32, u64), AddError> {
+    fn add_here(self: &Rc<Self>, stream: Ulid, urls: &[Text]) -> Result<(u32, u64), AddError> {
         self.live(stream).ok_or(AddError::Ended(Ended))?.add(self, urls)
     }
 
@@ -326,7 +345,7 @@ impl Node {
             let stream = job.stream.id();
             let abort = Rc::new(Notify::default());
             node.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
-            let result = page::run(&node, &job, &abort).await;
+            let result = cached::run(&node, &job, &abort).await;
             node.forget_page(stream, &abort);
             node.report(job.stream.owner(), stream, job.index, result).await;
             node.idle.notify();
@@ -553,8 +572,30 @@ impl Node {
     }
 
     pub(super) fn with_scratch<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.reserve(SCRATCH_BYTES / 4);
-        write(&mut scratch)
+        write(self.events.borrow_mut().writer())
+    }
+
+    /// As events are written, what stands around them on the wire, which lives for a send only.
+    pub fn with_frames<T>(&self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
+        write(self.frames.borrow_mut().writer())
+    }
+
+    /// A ring for a connection, with the memory of one that is not used any more.
+    ///
+    /// # Errors
+    /// When the settings make no sense.
+    pub fn ring(&self) -> Result<Ring, BufferConfigError> {
+        let used = self.rings.borrow_mut().pop();
+        used.map_or_else(|| Ring::new(self.shared.config.ring()), Ok)
+    }
+
+    /// A ring is not used any more.
+    pub fn give_back(&self, ring: Ring) {
+        let mut rings = self.rings.borrow_mut();
+        if rings.len() < RINGS_MAX
+            && let Ok(ring) = ring.renew(self.shared.config.ring())
+        {
+            rings.push(ring);
+        }
     }
 }

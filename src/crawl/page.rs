@@ -3,13 +3,14 @@
 use super::mesh::{LaneJob, PageJob};
 use super::node::Node;
 use super::request::{Format, Options};
+use crate::cache::entry::Entry;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract;
+use crate::fetch::caching::{Caching, Known};
 use crate::fetch::{FetchRequest, Fetched};
 use crate::local::Notify;
 use crate::proto::events::{Document, PageResult};
 use crate::timings::Timings;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,44 +19,96 @@ use uring::Either;
 /// How long a page that is ended waits for the lane to let go of it.
 const LANE_QUIESCE: Duration = Duration::from_millis(100);
 
-/// Works on a page until it is done or told to end; the result is complete but for its place.
-pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageResult {
+/// What the origin's answer says about keeping it.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    pub(super) caching: Caching,
+    /// From the request to the end of the answer.
+    pub(super) took: Duration,
+    /// Whether redirects led to it.
+    pub(super) redirected: bool,
+    /// Whether the page that was asked about still holds; then the result has no document.
+    pub(super) not_modified: bool,
+}
+
+/// A page that was worked on.
+pub(super) struct Work {
+    /// Complete but for its place.
+    pub(super) result: PageResult,
+    /// Where the origin answered.
+    pub(super) answer: Option<Answer>,
+}
+
+/// Works on a page until it is done or told to end, in its time. The origin is asked whether `known`
+/// still holds, where that can be asked.
+pub(super) async fn run(
+    node: &Rc<Node>,
+    job: &PageJob,
+    abort: &Notify,
+    until: Instant,
+    known: Option<&Entry>,
+) -> Work {
     let mut timings = Timings::default();
     timings.add(Stage::Queue, job.since.elapsed());
     if job.stream.aborted() {
         return cancelled(job, timings, Stage::Queue);
     }
-    let timeout = Instant::now() + Duration::from_millis(job.options.timeout_ms);
     let request = FetchRequest {
         url: &job.url,
-        deadline: timeout.min(job.deadline),
+        deadline: until,
         max_body_bytes: job.options.max_body_bytes,
         redirects: job.options.redirects,
         user_agent: job.options.user_agent.as_deref(),
         headers: &job.options.headers,
+        known: known.filter(|entry| entry.can_be_vouched_for()).and_then(known_page),
     };
     let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
         Either::Left(fetched) => fetched,
         Either::Right(()) => return cancelled(job, timings, Stage::Body),
     };
     match fetched {
-        Ok(fetched) => {
+        Ok(mut fetched) => {
             timings.merge(&fetched.timings);
-            extract(node, job, fetched, timings, abort, request.deadline).await
+            let answer = Answer {
+                etag: fetched.etag.take(),
+                last_modified: fetched.last_modified.take(),
+                caching: std::mem::take(&mut fetched.caching),
+                took: Duration::from_micros(fetched.timings.total_micros()),
+                redirected: fetched.redirects > 0,
+                not_modified: fetched.not_modified,
+            };
+            let result = if answer.not_modified {
+                let blank = PageResult::failed(job.url.clone(), ended(Stage::Body));
+                PageResult { timings, ready: Some(Instant::now()), ..blank }
+            } else {
+                extract(node, job, fetched, timings, abort, until).await
+            };
+            Work { result, answer: Some(answer) }
         }
         Err(failure) => {
             timings.merge(&failure.timings);
             let error = late(failure.error, job);
-            PageResult {
+            let result = PageResult {
                 final_url: Some(failure.final_url),
                 status: failure.status,
                 wire_bytes: failure.wire_bytes,
                 timings,
                 ready: Some(Instant::now()),
-                ..PageResult::failed(Arc::clone(&job.url), error)
-            }
+                ..PageResult::failed(job.url.clone(), error)
+            };
+            Work { result, answer: None }
         }
     }
+}
+
+fn known_page(entry: &Entry) -> Option<Known<'_>> {
+    Some(Known {
+        url: entry.final_url()?,
+        etag: entry.validators.etag.as_deref(),
+        last_modified: entry.validators.last_modified.as_deref(),
+    })
 }
 
 async fn extract(
@@ -71,8 +124,8 @@ async fn extract(
         status: fetched.status,
         wire_bytes: fetched.wire_bytes,
         body_bytes: fetched.body.len() as u64,
-        cache_key: cache_key(&job.url, &job.options),
-        ..PageResult::failed(Arc::clone(&job.url), ended(Stage::ExtractWait))
+        cache_key: job.key.number(),
+        ..PageResult::failed(job.url.clone(), ended(Stage::ExtractWait))
     };
     let stream = Arc::clone(&job.stream);
     let options = lane_options(&job.options);
@@ -140,25 +193,20 @@ fn late(error: PageError, job: &PageJob) -> PageError {
     PageError::new(PageCode::UrlTimeout, error.stage, message)
 }
 
-fn ended(stage: Stage) -> PageError {
+/// The error of a page that nobody wants any more.
+pub(super) fn ended(stage: Stage) -> PageError {
     PageError::new(PageCode::Cancelled, stage, "the page was ended before it was done")
 }
 
-fn cancelled(job: &PageJob, timings: Timings, stage: Stage) -> PageResult {
-    let result = PageResult::failed(Arc::clone(&job.url), ended(stage));
+/// The result of a page that never was fetched.
+pub(super) fn unfinished(job: &PageJob, error: PageError) -> PageResult {
+    let mut timings = Timings::default();
+    timings.add(Stage::Queue, job.since.elapsed());
+    let result = PageResult::failed(job.url.clone(), late(error, job));
     PageResult { timings, ready: Some(Instant::now()), ..result }
 }
 
-/// Hashes the URL and every option that changes the output.
-fn cache_key(url: &str, options: &Options) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    url.hash(&mut hasher);
-    options.formats.hash(&mut hasher);
-    options.extractor.hash(&mut hasher);
-    options.max_body_bytes.hash(&mut hasher);
-    options.redirects.hash(&mut hasher);
-    options.user_agent.hash(&mut hasher);
-    options.headers.hash(&mut hasher);
-    options.robots.hash(&mut hasher);
-    hasher.finish().max(1)
+fn cancelled(job: &PageJob, timings: Timings, stage: Stage) -> Work {
+    let result = PageResult::failed(job.url.clone(), ended(stage));
+    Work { result: PageResult { timings, ready: Some(Instant::now()), ..result }, answer: None }
 }

@@ -3,7 +3,7 @@
 use super::mesh::{Message, ReportTo};
 use super::node::Node;
 use crate::config::SETTINGS;
-use crate::observe::exposition::{self, Format, Scrape};
+use crate::observe::exposition::{self, Cached, Format, Scrape};
 use crate::observe::hist::Scope;
 use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, Mailbox};
 use crate::observe::process::Process;
@@ -92,11 +92,13 @@ pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
     let config = &node.shared.config;
     let number = |name: &'static str| Some((name, config.show(name)?.parse().ok()?));
     let limits = SETTINGS.iter().filter(|setting| setting.bounds.is_some());
+    let cache = node.shared.pages.cache.stats();
     let scrape = Scrape {
         cores,
         process: Process::read(),
         started: node.shared.started,
         build: vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
+        cache: Cached { entries: cache.entries, bytes: cache.bytes, evictions: cache.evictions },
         limits: limits.filter_map(|setting| number(setting.name)).collect(),
     };
     exposition::render(scrape, format)
@@ -121,6 +123,20 @@ pub fn health(node: &Node) -> (u16, Bytes) {
     json::string(&mut out, extractor);
     out.put_slice(b",\"draining\":");
     json::boolean(&mut out, node.draining());
+    let cache = shared.pages.cache.stats();
+    out.put_slice(b",\"cache\":{\"state\":");
+    json::string(&mut out, if cache.bytes_max > 0 { "memory" } else { "off" });
+    for (name, value) in [
+        (&b",\"entries\":"[..], cache.entries),
+        (b",\"bytes\":", cache.bytes),
+        (b",\"bytes_max\":", cache.bytes_max),
+        (b",\"evictions\":", cache.evictions),
+        (b",\"flights\":", shared.pages.flights.len() as u64),
+    ] {
+        out.put_slice(name);
+        json::integer(&mut out, value);
+    }
+    out.put_u8(b'}');
     for (name, value) in [
         (&b",\"cores\":"[..], shared.mesh.len()),
         (b",\"connections\":", shared.connections.load(Ordering::Relaxed)),

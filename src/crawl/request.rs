@@ -4,22 +4,36 @@
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::fetch::field;
-use crate::fetch::target::{Target, TargetError};
+use crate::fetch::normal::normal;
+use crate::fetch::target::TargetError;
 use crate::limits;
+use crate::proto::text::{Text, Texts};
 use crate::stream::Patience;
 use crate::stream::machine::Order;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use simd_json::ErrorType;
+use simd_json::{Buffers, ErrorType};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Bytes of a body up to which the parser's buffers are kept for the next one.
+const BUFFERED_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::default());
+}
+
+/// Bytes that a URL is taken to have before it is read.
+const URL_BYTES_GUESS: usize = 96;
 
 /// A validated crawl.
 #[derive(Debug, Clone)]
 pub struct CrawlRequest {
     /// What to fetch, at least one.
-    pub urls: Arc<[Arc<str>]>,
+    pub urls: Arc<[Text]>,
     /// How.
     pub options: Arc<Options>,
 }
@@ -34,6 +48,8 @@ pub struct Options {
     pub cache_mode: CacheMode,
     /// Seconds that a cached page may be old.
     pub max_age_s: u64,
+    /// Whose word counts on how long a page stays fresh.
+    pub freshness: FreshnessBy,
     /// What a document holds; the rest is null.
     pub formats: Vec<Format>,
     /// Which extractor.
@@ -71,6 +87,7 @@ impl Default for Options {
             concurrency: 16,
             cache_mode: CacheMode::ReadThrough,
             max_age_s: 3600,
+            freshness: FreshnessBy::Ttl,
             formats: vec![Format::Markdown, Format::Text, Format::Links, Format::Metadata],
             extractor: Extractor::Article,
             timeout_ms: 15_000,
@@ -123,6 +140,15 @@ names! {
         WriteOnly,
         /// Ask the origin whether the cached page still holds.
         Revalidate,
+    }
+}
+names! {
+    /// Whose word counts on how long a cached page stays fresh.
+    FreshnessBy {
+        /// The request's `max_age_s` and the server's settings alone.
+        Ttl,
+        /// The origin's as well, by its header fields (RFC 9111).
+        Http,
     }
 }
 names! {
@@ -201,7 +227,8 @@ impl OrderName {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Body {
-    urls: Vec<String>,
+    #[serde(deserialize_with = "texts")]
+    urls: Texts,
     #[serde(default)]
     options: Options,
 }
@@ -245,7 +272,7 @@ impl Body {
 ///
 /// # Errors
 /// As [`parse_crawl`].
-pub fn check_urls(urls: Vec<String>, config: &Config) -> Result<Arc<[Arc<str>]>, ApiError> {
+pub fn check_urls(urls: Texts, config: &Config) -> Result<Arc<[Text]>, ApiError> {
     if urls.is_empty() {
         return Err(ApiError::new(ApiCode::ValidationError, "urls is empty, at least 1 is needed")
             .field("urls", "1 URL or more"));
@@ -270,8 +297,55 @@ pub fn check_urls(urls: Vec<String>, config: &Config) -> Result<Arc<[Arc<str>]>,
     }
     match wrong {
         Some(error) => Err(error),
-        None => Ok(urls.into_iter().map(Arc::from).collect()),
+        None => Ok(urls.share()),
     }
+}
+
+/// Reads a list of texts into one block.
+///
+/// # Errors
+/// Whatever is no list of texts.
+pub fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Texts, D::Error> {
+    struct List;
+    struct Item<'a>(&'a mut Texts);
+
+    impl<'de> Visitor<'de> for List {
+        type Value = Texts;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of URLs")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Texts, A::Error> {
+            let count = items.size_hint().unwrap_or_default().min(limits::URLS_PER_STREAM_MAX);
+            let mut texts = Texts::with_capacity(count, count * URL_BYTES_GUESS);
+            while items.next_element_seed(Item(&mut texts))?.is_some() {}
+            Ok(texts)
+        }
+    }
+
+    impl<'de> DeserializeSeed<'de> for Item<'_> {
+        type Value = ();
+
+        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+            from.deserialize_str(self)
+        }
+    }
+
+    impl Visitor<'_> for Item<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+            self.0.push(text);
+            Ok(())
+        }
+    }
+
+    from.deserialize_seq(List)
 }
 
 fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D::Error> {
@@ -283,7 +357,7 @@ fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D:
 /// # Errors
 /// What is wrong with it.
 pub fn check_url(url: &str) -> Result<(), TargetError> {
-    Target::parse(url).map(drop)
+    normal(url).map(drop)
 }
 
 /// Reads and checks the JSON body of an extraction.
@@ -303,7 +377,12 @@ pub fn parse_extract(body: &mut [u8]) -> Result<ExtractBody, ApiError> {
 /// `invalid_json`, `unknown_field` or `validation_error`, with the field at fault.
 pub fn parse_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, ApiError> {
     let mut untouched = body.to_vec();
-    if let Ok(value) = simd_json::serde::from_slice(body) {
+    let read = if body.len() <= BUFFERED_BYTES_MAX {
+        BUFFERS.with_borrow_mut(|buffers| simd_json::serde::from_slice_with_buffers(body, buffers))
+    } else {
+        simd_json::serde::from_slice(body)
+    };
+    if let Ok(value) = read {
         return Ok(value);
     }
     let json = simd_json::Deserializer::from_slice(&mut untouched);

@@ -1,6 +1,7 @@
 //! One request and its response over a connection, by the sans-IO codecs of `proto::h1`.
 
 use crate::error::{PageCode, PageError, Stage};
+use crate::fetch::caching::Caching;
 use crate::fetch::connect::{Connection, describe};
 use crate::fetch::decode::{ACCEPT_ENCODING, DecodeError, Decoder};
 use crate::fetch::redirect::{Next, Redirects};
@@ -34,6 +35,7 @@ struct Head {
     etag: Option<String>,
     last_modified: Option<String>,
     retry_after: Option<String>,
+    caching: Caching,
 }
 
 /// An exchange that broke before the response's head was complete.
@@ -138,7 +140,9 @@ impl Fetcher {
             }
             None => head.content_type.essence.clone(),
         };
-        Ok(Hop::Answer(Box::new(head.into_fetched(essence, body, redirects.hops()))))
+        let not_modified = request.not_modified(target, head.status);
+        let fetched = head.into_fetched(essence, body, redirects.hops());
+        Ok(Hop::Answer(Box::new(Fetched { not_modified, ..fetched })))
     }
 
     /// Reads and decodes a body, yielding to the loop between turns; leaves in `inbox` what follows
@@ -213,6 +217,7 @@ impl Head {
             etag: text("etag"),
             last_modified: text("last-modified"),
             retry_after: text("retry-after"),
+            caching: Caching::of(fields),
         }
     }
 
@@ -229,6 +234,8 @@ impl Head {
             etag: self.etag,
             last_modified: self.last_modified,
             retry_after: self.retry_after,
+            caching: self.caching,
+            not_modified: false,
         }
     }
 }
@@ -347,8 +354,10 @@ fn request_bytes(
     ];
     let given = |name: &str| request.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
     let own = own.into_iter().flatten().filter(|(name, _)| !given(name));
+    let conditions = request.conditions(target).into_iter().flatten();
     let theirs = request.headers.iter().filter(|(name, _)| redirects.may_send(name));
     let fields: Vec<(&str, &[u8])> = own
+        .chain(conditions)
         .map(|(name, value)| (name, value.as_bytes()))
         .chain(theirs.map(|(name, value)| (name.as_str(), value.as_bytes())))
         .collect();

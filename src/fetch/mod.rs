@@ -16,11 +16,13 @@
 //! `url_timeout`. Dropping a fetch's future ends all that it started. Nothing is retried but one
 //! thing: a `GET` on a pooled connection that turns out to be closed, once, on a fresh one.
 
+pub mod caching;
 mod connect;
 pub mod decode;
 pub mod egress;
 mod exchange;
 pub mod field;
+pub mod normal;
 pub mod pool;
 pub mod redirect;
 pub mod resolve;
@@ -32,6 +34,7 @@ mod track;
 
 use crate::error::{PageCode, PageError, Stage};
 use crate::timings::Timings;
+use caching::{Caching, Known};
 use connect::Connection;
 use egress::{DEFAULT_PORTS, Egress, RuleError};
 use pool::{Pool, PoolLimits};
@@ -164,6 +167,8 @@ pub struct FetchRequest<'a> {
     /// Further fields, each one that [`field::check`] takes. They replace fields of the same name
     /// that would be sent anyway.
     pub headers: &'a [(String, String)],
+    /// The page as it is known, to be asked about instead of fetched again.
+    pub known: Option<Known<'a>>,
 }
 
 /// A fetched page.
@@ -192,6 +197,10 @@ pub struct Fetched {
     pub last_modified: Option<String>,
     /// `Retry-After` (RFC 9110 §10.2.3).
     pub retry_after: Option<String>,
+    /// What a cache goes by.
+    pub caching: Caching,
+    /// Whether the origin says that [`FetchRequest::known`] still holds; then there is no body.
+    pub not_modified: bool,
 }
 
 /// Why there is no page, and how far it came.

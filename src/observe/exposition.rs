@@ -60,6 +60,17 @@ impl Format {
     }
 }
 
+/// The page cache as all cores share it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cached {
+    /// Pages.
+    pub entries: u64,
+    /// What they weigh, in bytes.
+    pub bytes: u64,
+    /// Pages that went to make room.
+    pub evictions: u64,
+}
+
 /// What one scrape shows.
 #[derive(Debug, Clone)]
 pub struct Scrape {
@@ -71,6 +82,8 @@ pub struct Scrape {
     pub started: SystemTime,
     /// `version`, `commit` and the like: labels of `forebay_build_info`.
     pub build: Vec<(&'static str, String)>,
+    /// The page cache.
+    pub cache: Cached,
     /// Limits in force, by their setting's name: `forebay_limit{name}`.
     pub limits: Vec<(&'static str, u64)>,
 }
@@ -130,6 +143,7 @@ impl Collector for Page {
         out.streams(&sum)?;
         out.websockets(&sum)?;
         out.fetch(&sum)?;
+        out.cache(&self.0.cache)?;
         out.arenas(&self.0.cores)?;
         out.queues(&self.0.cores)?;
         out.loops(&self.0.cores)?;
@@ -324,11 +338,26 @@ impl Out<'_> {
         let refused = sum.value(Counter::EgressRefused);
         self.counter(("forebay_egress_refused", None, "Addresses refused."), refused)?;
         let name = ("forebay_cache_lookups", None, "Cache look-ups.");
-        let found = [("hit", Counter::CacheHits), ("miss", Counter::CacheMisses)];
+        let found = [
+            ("hit", Counter::CacheHits),
+            ("miss", Counter::CacheMisses),
+            ("stale", Counter::CacheStale),
+            ("revalidated", Counter::CacheRevalidated),
+        ];
         self.counters(
             name,
             found.map(|(outcome, counter)| (labels([("outcome", outcome)]), sum.value(counter))),
-        )
+        )?;
+        let name = ("forebay_cache_joins", None, "Pages that waited for another request's fetch.");
+        self.counter(name, sum.value(Counter::CacheJoins))
+    }
+
+    fn cache(&mut self, cache: &Cached) -> fmt::Result {
+        self.gauge(("forebay_cache_entries", None, "Pages in memory."), cache.entries)?;
+        let bytes = Some(Unit::Bytes);
+        self.gauge(("forebay_cache", bytes, "What the pages in memory weigh."), cache.bytes)?;
+        let name = ("forebay_cache_evictions", None, "Pages that went to make room.");
+        self.counter(name, cache.evictions)
     }
 
     fn arenas(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {

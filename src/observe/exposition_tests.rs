@@ -34,6 +34,7 @@ fn scrape() -> Scrape {
         process: Process::read(),
         started: epoch.unix,
         build: vec![("version", "0.1.0".to_owned())],
+        cache: Cached { entries: 3, bytes: 4096, evictions: 2 },
         limits: vec![("connections_max", 1024)],
     }
 }
@@ -66,6 +67,8 @@ fn cores_are_summed_or_labelled() {
     );
     assert_eq!(all["forebay_build_info{version=\"0.1.0\"}"], 1.0);
     assert_eq!(all["forebay_limit{name=\"connections_max\"}"], 1024.0);
+    assert_eq!((all["forebay_cache_entries"], all["forebay_cache_bytes"]), (3.0, 4096.0));
+    assert_eq!(all["forebay_cache_evictions_total"], 2.0);
     assert!(all["process_resident_memory_bytes"] > 0.0);
 }
 

@@ -219,6 +219,12 @@ pub enum Counter {
     CacheHits,
     /// Cached pages not found.
     CacheMisses,
+    /// Cached pages that were too old and fetched anew.
+    CacheStale,
+    /// Cached pages that their origin vouched for.
+    CacheRevalidated,
+    /// Of the hits, pages that were being fetched for another request.
+    CacheJoins,
     /// TTFBs above the warning threshold.
     TtfbSlow,
     /// Connections that became WebSockets.
@@ -244,7 +250,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 20;
+    pub const COUNT: usize = SINGLE + 23;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -279,7 +285,10 @@ impl Counter {
             Self::WsClosed => SINGLE + 15,
             Self::WsMessages(way) => SINGLE + 16 + way as usize,
             Self::WsDeflated => SINGLE + 18,
-            Self::AuditDropped => SINGLE + 19,
+            Self::CacheStale => SINGLE + 19,
+            Self::CacheRevalidated => SINGLE + 20,
+            Self::CacheJoins => SINGLE + 21,
+            Self::AuditDropped => SINGLE + 22,
         }
     }
 }
@@ -462,8 +471,13 @@ mod tests {
             Counter::WsClosed,
         ]);
         all.extend(Way::ALL.map(Counter::WsMessages));
-        all.push(Counter::WsDeflated);
-        all.push(Counter::AuditDropped);
+        all.extend([
+            Counter::WsDeflated,
+            Counter::CacheStale,
+            Counter::CacheRevalidated,
+            Counter::CacheJoins,
+            Counter::AuditDropped,
+        ]);
         all
     }
 

@@ -27,7 +27,7 @@ pub enum Mark {
     Redirect,
     /// A fetch is tried again; value: number of the attempt.
     Retry,
-    /// The page came from the cache; value: its bytes.
+    /// The page came from the cache.
     CacheHit,
     /// The URL's result is in the log; value: its `seq`.
     Result,

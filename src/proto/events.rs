@@ -3,12 +3,16 @@
 //! A durable event is a gather list of three pieces, so that a document's bytes, which the guest
 //! serialized once, are shared by log, cache and every reader and never copied or parsed again.
 
+mod stored;
+
+pub use stored::{CacheUse, Page, Stored, cached};
+
 use super::json;
+use super::text::Text;
 use super::timestamp::rfc3339_millis;
 use crate::error::PageError;
 use crate::timings::Timings;
 use bytes::{BufMut, Bytes, BytesMut};
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 /// What an event tells; its name is the JSON's `type` and SSE's `event:`.
@@ -105,13 +109,13 @@ pub struct Document {
 #[derive(Debug, Clone)]
 pub struct PageResult {
     /// As the client gave it.
-    pub url: Arc<str>,
+    pub url: Text,
     /// After redirects, where the origin was reached.
     pub final_url: Option<String>,
     /// The origin's status; 0 where there was no answer.
     pub status: u16,
-    /// What the cache had to do with it: `miss` or `bypass`.
-    pub cache: &'static str,
+    /// What the cache had to do with it.
+    pub cache: CacheUse,
     /// Where the time went.
     pub timings: Timings,
     /// Bytes of the body as sent.
@@ -123,7 +127,7 @@ pub struct PageResult {
     /// Why there is none, where something failed.
     pub error: Option<PageError>,
     /// Hash over the URL and every option that changes the output; 0 where nothing was fetched.
-    pub cache_key: u64,
+    pub cache_key: u128,
     /// When the page was done, from which `emit_wait` counts.
     pub ready: Option<Instant>,
 }
@@ -131,12 +135,12 @@ pub struct PageResult {
 impl PageResult {
     /// The outcome of a page that never got anywhere.
     #[must_use]
-    pub fn failed(url: Arc<str>, error: PageError) -> Self {
+    pub fn failed(url: Text, error: PageError) -> Self {
         Self {
             url,
             final_url: None,
             status: 0,
-            cache: "miss",
+            cache: CacheUse::Miss,
             timings: Timings::default(),
             wire_bytes: 0,
             body_bytes: 0,
@@ -147,11 +151,19 @@ impl PageResult {
         }
     }
 
-    fn gate_decision(&self) -> &'static str {
+    fn gate_decision(&self, cache: CacheUse) -> &'static str {
         match &self.error {
+            None if cache.from_cache() => "cached",
             None => "approved",
             Some(error) if error.code.rejected() => "rejected",
             Some(_) => "failed",
+        }
+    }
+
+    fn document_json(&self) -> Bytes {
+        match &self.document {
+            Some(document) => document.json.clone(),
+            None => Bytes::from_static(b"null"),
         }
     }
 }
@@ -188,6 +200,8 @@ pub struct Counts {
     pub failed: u64,
     /// Ended by the client or by a drain.
     pub cancelled: u64,
+    /// Of all these, those whose page was in the cache.
+    pub from_cache: u64,
 }
 
 impl Counts {
@@ -260,40 +274,56 @@ pub fn result(
     page: &PageResult,
     counts: &Counts,
 ) -> Event {
+    result_start(out, seq, index, &page.url);
+    answer_facts(out, page, page.cache);
+    times(out, &page.timings);
+    answer_bytes(out, page);
+    let head = out.split().freeze();
+    answer_end(out, page);
+    result_end(out, counts);
+    let tail = out.split().freeze();
+    Event { kind: Kind::Result, seq, head, body: page.document_json(), tail }
+}
+
+fn result_start(out: &mut BytesMut, seq: u64, index: u32, url: &str) {
     out.put_slice(b"{\"type\":\"result\",\"seq\":");
     json::integer(out, seq);
     out.put_slice(b",\"index\":");
     json::integer(out, u64::from(index));
     out.put_slice(b",\"result\":{\"url\":");
-    json::string(out, &page.url);
+    json::string(out, url);
+}
+
+fn answer_facts(out: &mut BytesMut, page: &PageResult, cache: CacheUse) {
     out.put_slice(b",\"final_url\":");
     json::string_or_null(out, page.final_url.as_deref());
     out.put_slice(b",\"status\":");
     json::integer(out, u64::from(page.status));
-    out.put_slice(b",\"from_cache\":false,\"cache\":\"");
-    out.put_slice(page.cache.as_bytes());
+    out.put_slice(b",\"from_cache\":");
+    json::boolean(out, cache.from_cache());
+    out.put_slice(b",\"cache\":\"");
+    out.put_slice(cache.as_str().as_bytes());
     out.put_slice(b"\",\"gate_decision\":\"");
-    out.put_slice(page.gate_decision().as_bytes());
+    out.put_slice(page.gate_decision(cache).as_bytes());
     out.put_slice(b"\",\"quality_score\":");
     out.put_slice(page.document.as_ref().map_or(b"0.0", |document| &document.quality));
+}
+
+fn times(out: &mut BytesMut, spent: &Timings) {
     out.put_slice(b",\"processing_time_ms\":");
-    json::integer(out, page.timings.total_micros() / 1000);
-    timings(out, &page.timings);
+    json::integer(out, spent.total_micros() / 1000);
+    timings(out, spent);
+}
+
+fn answer_bytes(out: &mut BytesMut, page: &PageResult) {
     out.put_slice(b",\"bytes\":{\"wire\":");
     json::integer(out, page.wire_bytes);
     out.put_slice(b",\"body\":");
     json::integer(out, page.body_bytes);
     out.put_slice(b"},\"document\":");
-    let body = match &page.document {
-        Some(document) => document.json.clone(),
-        None => Bytes::from_static(b"null"),
-    };
-    let head = out.split().freeze();
-    result_tail(out, page, counts);
-    Event { kind: Kind::Result, seq, head, body, tail: out.split().freeze() }
 }
 
-fn result_tail(out: &mut BytesMut, page: &PageResult, counts: &Counts) {
+fn answer_end(out: &mut BytesMut, page: &PageResult) {
     out.put_slice(b",\"error\":");
     match &page.error {
         Some(error) => page_error(out, error),
@@ -302,11 +332,15 @@ fn result_tail(out: &mut BytesMut, page: &PageResult, counts: &Counts) {
     out.put_slice(b",\"cache_key\":\"");
     if page.cache_key != 0 {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        for shift in (0..64).step_by(4).rev() {
+        for shift in (0..128).step_by(4).rev() {
             out.put_u8(HEX[(page.cache_key >> shift & 15) as usize]);
         }
     }
-    out.put_slice(b"\"},\"progress\":{\"completed\":");
+    out.put_slice(b"\"}");
+}
+
+fn result_end(out: &mut BytesMut, counts: &Counts) {
+    out.put_slice(b",\"progress\":{\"completed\":");
     json::integer(out, counts.completed());
     out.put_slice(b",\"total\":");
     json::integer(out, counts.total);
@@ -348,13 +382,15 @@ pub fn summary(out: &mut BytesMut, seq: u64, facts: &Summary) -> Event {
         (b",\"successful\":", facts.counts.successful),
         (b",\"failed\":", facts.counts.failed),
         (b",\"cancelled\":", facts.counts.cancelled),
-        (b",\"from_cache\":", 0),
+        (b",\"from_cache\":", facts.counts.from_cache),
         (b",\"total_processing_time_ms\":", facts.total_ms),
     ] {
         out.put_slice(name);
         json::integer(out, count);
     }
-    out.put_slice(b",\"cache_hit_rate\":0.0,\"status\":\"");
+    out.put_slice(b",\"cache_hit_rate\":");
+    json::ratio(out, facts.counts.from_cache, facts.counts.completed());
+    out.put_slice(b",\"status\":\"");
     out.put_slice(facts.status.as_bytes());
     out.put_slice(b"\",\"ttfr_ms\":");
     match facts.ttfr_ms {
@@ -457,7 +493,7 @@ mod tests {
     }
 
     fn counts() -> Counts {
-        Counts { total: 3, successful: 1, failed: 1, cancelled: 0 }
+        Counts { total: 3, successful: 1, failed: 1, cancelled: 0, from_cache: 1 }
     }
 
     #[test]
@@ -484,7 +520,7 @@ mod tests {
         assert_eq!(event["result"]["processing_time_ms"], 98);
         assert_eq!(event["result"]["timings_us"]["ttfb"], 98_765);
         assert_eq!(event["result"]["timings_us"].as_object().unwrap().len(), 10);
-        assert_eq!(event["result"]["cache_key"], "0000000000009f2c");
+        assert_eq!(event["result"]["cache_key"], "00000000000000000000000000009f2c");
         assert_eq!(event["progress"]["success_rate"], 0.5);
     }
 
@@ -529,6 +565,7 @@ mod tests {
             &Summary { counts: counts(), total_ms: 9, ttfr_ms: None, status: "completed" },
         ));
         assert_eq!((&event["last_seq"], &event["ttfr_ms"]), (&Value::from(3), &Value::Null));
+        assert_eq!((&event["from_cache"], &event["cache_hit_rate"]), (&1.into(), &0.5.into()));
         let facts = Progress {
             stream_id: "01J9",
             started: at,

@@ -1,5 +1,6 @@
 //! Sans-IO codecs: bytes in, events out; no clock, no socket.
 
+pub mod blocks;
 pub mod chunked;
 pub mod events;
 pub mod forwarded;
@@ -8,5 +9,6 @@ pub mod json;
 pub mod ndjson;
 pub mod proxy;
 pub mod sse;
+pub mod text;
 pub mod timestamp;
 pub mod ws;

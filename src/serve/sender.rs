@@ -16,8 +16,9 @@ use crate::proto::h1::{Answer, AnswerBody};
 use crate::stream::log::ReaderId;
 use crate::stream::state::State;
 use crate::stream::{Patience, ReaderGauge, Stream, Watcher};
-use bytes::BytesMut;
 use std::collections::VecDeque;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,8 +30,6 @@ use uring::{Either, select2};
 /// How often a client that will say nothing more, or that sent more than we want to hold, is
 /// looked at: readability can't tell any more whether it is still there.
 const PEER_CHECK: Duration = Duration::from_millis(100);
-/// Bytes of the block that frames' small parts are written into.
-const SCRATCH_BYTES: usize = 4 * 1024;
 
 /// A place in a stream's log, given back when dropped.
 pub struct Reader {
@@ -120,7 +119,6 @@ struct Sending<'a> {
     patience: Patience,
     encoder: Encoder,
     ring: Ring,
-    scratch: BytesMut,
     /// What did not fit into the ring.
     held: VecDeque<Frame>,
     /// Whether everything that there will ever be is in the ring.
@@ -163,8 +161,11 @@ pub async fn send(conn: &mut Conn, reader: &Reader, manner: Manner) -> Result<()
     let mut sending = Sending::new(conn, reader, manner, answer)?;
     // The head goes out in the same send as the first events.
     sending.held.push_back(Frame::new().with(head));
-    sending.run().await?;
-    sending.conn.finish_answer().await
+    let outcome = sending.run().await;
+    let Sending { conn, ring, .. } = sending;
+    conn.node.give_back(ring);
+    outcome?;
+    conn.finish_answer().await
 }
 
 impl<'a> Sending<'a> {
@@ -176,7 +177,7 @@ impl<'a> Sending<'a> {
     ) -> Result<Self, Gone> {
         let config = &conn.node.shared.config;
         let heartbeat_at = Instant::now() + Duration::from_millis(config.heartbeat_ms);
-        let ring = Ring::new(config.ring()).map_err(|bug| {
+        let ring = conn.node.ring().map_err(|bug| {
             tracing::error!("a ring was not made: {bug}");
             Gone
         })?;
@@ -188,7 +189,6 @@ impl<'a> Sending<'a> {
             manner,
             patience: reader.stream.birth.patience,
             ring,
-            scratch: BytesMut::with_capacity(SCRATCH_BYTES),
             held: VecDeque::new(),
             complete: false,
             peer: Peer::Quiet,
@@ -199,7 +199,12 @@ impl<'a> Sending<'a> {
     }
 
     async fn run(&mut self) -> Result<(), Gone> {
-        self.held.extend(self.encoder.preamble(&mut self.scratch));
+        let preamble = self.conn.node.with_frames(|out| self.encoder.preamble(out));
+        self.held.extend(preamble);
+        // One wait for all rounds: to cancel one and to begin another costs a round in the kernel
+        // and an allocation each time.
+        let socket = self.conn.socket.clone();
+        let mut readable = pin!(socket.readable());
         loop {
             self.fill();
             self.ring.poll_gather(&mut self.conn.out);
@@ -208,7 +213,7 @@ impl<'a> Sending<'a> {
             } else if self.complete {
                 return Ok(());
             } else {
-                self.wait().await?;
+                self.wait(readable.as_mut()).await?;
             }
         }
     }
@@ -222,7 +227,8 @@ impl<'a> Sending<'a> {
             if let Some(event) = event {
                 taken = true;
                 self.mark(event.kind);
-                self.encoder.event(&mut self.scratch, &event, &mut self.held);
+                let node = &self.conn.node;
+                node.with_frames(|out| self.encoder.event(out, &event, &mut self.held));
                 if !over {
                     continue;
                 }
@@ -283,7 +289,10 @@ impl<'a> Sending<'a> {
     }
 
     /// Waits for news, for the time of a heartbeat, or for the client to leave.
-    async fn wait(&mut self) -> Result<(), Gone> {
+    async fn wait(
+        &mut self,
+        readable: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<(), Gone> {
         let news = self.reader.news.notified();
         let until = match self.peer {
             Peer::Quiet => self.heartbeat_at,
@@ -292,7 +301,7 @@ impl<'a> Sending<'a> {
         let quiet = uring::time::sleep_until(until);
         let woken = match self.peer {
             Peer::Quiet => {
-                let readable = select2(quiet, self.conn.socket.readable());
+                let readable = select2(quiet, readable);
                 match select2(news, readable).await {
                     Either::Left(()) => return Ok(()),
                     Either::Right(Either::Left(())) => false,
@@ -316,7 +325,7 @@ impl<'a> Sending<'a> {
         // A client that has closed answers the next bytes with a reset; one that has only finished
         // sending takes them.
         if woken || Instant::now() >= self.heartbeat_at {
-            let frame = self.encoder.keep_alive(&mut self.scratch);
+            let frame = self.conn.node.with_frames(|out| self.encoder.keep_alive(out));
             self.held.push_back(frame);
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ulid::Ulid;
 
 /// Shards of the map, so that cores seldom meet at a lock.
-const SHARDS: u64 = 16;
+const SHARDS: usize = 16;
 
 /// What a request is known by: equal for equal bodies of equal routes.
 pub type Fingerprint = [u8; 32];
@@ -31,7 +31,7 @@ pub enum Claim {
 /// All keys of this process whose streams can still be read.
 #[derive(Debug)]
 pub struct Keys {
-    shards: [Mutex<HashMap<Owned, (Fingerprint, Ulid)>>; SHARDS as usize],
+    shards: [Mutex<HashMap<Owned, (Fingerprint, Ulid)>>; SHARDS],
     hasher: RandomState,
 }
 
@@ -72,7 +72,7 @@ impl Keys {
     }
 
     fn shard(&self, owned: &Owned) -> MutexGuard<'_, HashMap<Owned, (Fingerprint, Ulid)>> {
-        let at = usize::try_from(self.hasher.hash_one(owned) % SHARDS).expect("below 16");
+        let at = usize::try_from(self.hasher.hash_one(owned) % SHARDS as u64).expect("below 16");
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

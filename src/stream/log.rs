@@ -49,8 +49,18 @@ impl Log {
     /// An empty log that keeps `bytes_max` bytes of events for replay.
     #[must_use]
     pub const fn new(bytes_max: usize) -> Self {
+        Self::with_events(VecDeque::new(), bytes_max)
+    }
+
+    /// As [`Log::new`], with room for so many events from the start.
+    #[must_use]
+    pub fn with_capacity(events: usize, bytes_max: usize) -> Self {
+        Self::with_events(VecDeque::with_capacity(events), bytes_max)
+    }
+
+    const fn with_events(events: VecDeque<Event>, bytes_max: usize) -> Self {
         Self {
-            events: VecDeque::new(),
+            events,
             first_seq: 0,
             first_offset: 0,
             bytes: 0,

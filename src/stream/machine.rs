@@ -9,7 +9,8 @@
 
 use super::state::State;
 use crate::error::{PageCode, PageError, Stage};
-use crate::proto::events::{Counts, PageResult};
+use crate::proto::events::{Counts, Page, PageResult, Stored};
+use crate::proto::text::Text;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ impl Ending {
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// What to fetch, in the client's order.
-    pub urls: Arc<[Arc<str>]>,
+    pub urls: Arc<[Text]>,
     /// Fetches at a time, at least 1.
     pub concurrency: u32,
     /// In which order results leave.
@@ -93,7 +94,7 @@ pub enum Output {
         /// The URL's place in the request.
         index: u32,
         /// What became of the URL.
-        page: Box<PageResult>,
+        page: Page,
         /// Totals, this result included.
         counts: Counts,
     },
@@ -121,7 +122,7 @@ pub enum Output {
 pub struct Machine {
     plan: Plan,
     /// URLs that came while the stream ran, behind those of the plan.
-    added: Vec<Arc<str>>,
+    added: Vec<Text>,
     state: State,
     started: Instant,
     counts: Counts,
@@ -130,7 +131,7 @@ pub struct Machine {
     dispatch_next: u32,
     in_flight: u32,
     /// For [`Order::Input`]: results that wait for an earlier index.
-    held: BTreeMap<u32, Box<PageResult>>,
+    held: BTreeMap<u32, Page>,
     order_next: u32,
     ttfr: Option<Duration>,
     ending: Option<Ending>,
@@ -178,7 +179,15 @@ impl Machine {
         {
             page.error = Some(ending.error(error.stage));
         }
-        self.deliver(now, index, page);
+        self.deliver(now, index, Page::Fetched(page));
+        self.finish_when_done(now);
+    }
+
+    /// A URL that [`Machine::poll_dispatch`] handed out was found in the cache.
+    pub fn handle_cached(&mut self, now: Instant, index: u32, page: Arc<Stored>) {
+        debug_assert!(index < self.dispatch_next && self.in_flight > 0, "handed out before");
+        self.in_flight -= 1;
+        self.deliver(now, index, Page::Cached(page));
         self.finish_when_done(now);
     }
 
@@ -186,7 +195,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`Ended`], and nothing is added.
-    pub fn handle_add(&mut self, urls: &[Arc<str>]) -> Result<u32, Ended> {
+    pub fn handle_add(&mut self, urls: &[Text]) -> Result<u32, Ended> {
         if self.ending.is_some() || !matches!(self.state, State::Active | State::Flushing) {
             return Err(Ended);
         }
@@ -215,9 +224,9 @@ impl Machine {
         while self.dispatch_next < self.total() {
             let index = self.dispatch_next;
             self.dispatch_next += 1;
-            let url = Arc::clone(self.url(index));
+            let url = self.url(index).clone();
             let page = PageResult::failed(url, ending.error(Stage::Queue));
-            self.deliver(now, index, Box::new(page));
+            self.deliver(now, index, Page::Fetched(Box::new(page)));
         }
         self.go(State::Closing);
         self.finish_when_done(now);
@@ -270,7 +279,7 @@ impl Machine {
     /// # Panics
     /// For an index beyond the total.
     #[must_use]
-    pub fn url(&self, index: u32) -> &Arc<str> {
+    pub fn url(&self, index: u32) -> &Text {
         let at = index as usize;
         self.plan.urls.get(at).unwrap_or_else(|| &self.added[at - self.plan.urls.len()])
     }
@@ -323,24 +332,30 @@ impl Machine {
         u32::try_from(total).expect("URLs of a stream are limited")
     }
 
-    fn deliver(&mut self, now: Instant, index: u32, page: Box<PageResult>) {
+    fn deliver(&mut self, now: Instant, index: u32, page: Page) {
         if self.plan.order == Order::Completion {
             self.emit(now, index, page);
             return;
         }
-        self.held.insert(index, page);
+        if index == self.order_next {
+            self.emit(now, index, page);
+            self.order_next += 1;
+        } else {
+            self.held.insert(index, page);
+        }
         while let Some(page) = self.held.remove(&self.order_next) {
             self.emit(now, self.order_next, page);
             self.order_next += 1;
         }
     }
 
-    fn emit(&mut self, now: Instant, index: u32, page: Box<PageResult>) {
-        match &page.error {
+    fn emit(&mut self, now: Instant, index: u32, page: Page) {
+        match page.code() {
             None => self.counts.successful += 1,
-            Some(error) if error.code == PageCode::Cancelled => self.counts.cancelled += 1,
+            Some(PageCode::Cancelled) => self.counts.cancelled += 1,
             Some(_) => self.counts.failed += 1,
         }
+        self.counts.from_cache += u64::from(page.from_cache());
         self.ttfr.get_or_insert_with(|| now.saturating_duration_since(self.started));
         let seq = self.take_seq();
         self.output.push_back(Output::Result { seq, index, page, counts: self.counts });

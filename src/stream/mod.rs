@@ -20,6 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use ulid::Ulid;
 
+/// Events that a log has room for before any is written; above it, it grows.
+const EVENTS_AT_ONCE: usize = 256;
+
 /// Bytes that all streams' logs hold together, and how many streams there are.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -135,13 +138,15 @@ struct Shared {
 }
 
 impl Stream {
-    /// A stream with an empty log.
+    /// A stream with an empty log, which makes room for `events` of them at once, within reason.
     #[must_use]
     pub fn new(birth: Birth, totals: Arc<Totals>) -> Arc<Self> {
         totals.running.fetch_add(1, Ordering::Relaxed);
         let counts = Counts { total: birth.urls as u64, ..Counts::default() };
         let status = Status { state: State::Initializing, counts, in_flight: 0 };
-        let log = Log::new(birth.replay_bytes_max);
+        // Beside the results: metadata and summary.
+        let events = (birth.urls + 2).min(EVENTS_AT_ONCE);
+        let log = Log::with_capacity(events, birth.replay_bytes_max);
         let mut trace = FlightRecorder::new(birth.began, birth.urls);
         trace.stream(birth.began, Mark::Started, birth.urls as u64);
         Arc::new(Self {

@@ -41,6 +41,12 @@ FLAGS = {
     "ws_streams_max": "--ws-streams-max",
     "ws_ping_interval_ms": "--ws-ping-interval-ms",
     "ws_close_timeout_ms": "--ws-close-timeout-ms",
+    "cache_bytes_max": "--cache-bytes-max",
+    "cache_ttl_s": "--cache-ttl-s",
+    "cache_ttl_redirect_s": "--cache-ttl-redirect-s",
+    "cache_ttl_4xx_s": "--cache-ttl-4xx-s",
+    "cache_ttl_5xx_s": "--cache-ttl-5xx-s",
+    "cache_ttl_error_s": "--cache-ttl-error-s",
 }
 
 # The server's own limits, as in src/limits.rs and the defaults of src/config.rs.

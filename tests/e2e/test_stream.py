@@ -215,14 +215,14 @@ class Order(Streams):
     def test_completion_does_not_wait_for_the_slow_one(self):
         slow = self.origin.page(0, latency="1s")
         urls = [slow] + [self.origin.page(n) for n in range(1, 8)]
-        events = self.crawl(urls, order="completion", concurrency=8)
+        events = self.crawl(urls, order="completion", concurrency=8, cache_mode="bypass")
         indices = [event["index"] for event in events if event["type"] == "result"]
         self.assertEqual(indices[-1], 0)
 
     def test_input_waits_for_the_slow_one(self):
         slow = self.origin.page(0, latency="500ms")
         urls = [slow] + [self.origin.page(n) for n in range(1, 8)]
-        events = self.crawl(urls, order="input", concurrency=8)
+        events = self.crawl(urls, order="input", concurrency=8, cache_mode="bypass")
         indices = [event["index"] for event in events if event["type"] == "result"]
         self.assertEqual(indices, list(range(8)))
 
@@ -259,7 +259,7 @@ class Limits(Streams):
                 self.assertTrue(server.wait_until(self.quiet))
                 origin_json(self.origin, "/_reset")
                 urls = [self.origin.page(n, latency="30ms") for n in range(40)]
-                self.crawl(urls, concurrency=concurrency)
+                self.crawl(urls, concurrency=concurrency, cache_mode="bypass")
                 seen = origin_json(self.origin, "/_stats?path=/page")[1]
                 self.assertLessEqual(seen["in_flight_max"], concurrency)
                 if concurrency > 1:
@@ -280,7 +280,8 @@ class Limits(Streams):
 
     def test_extra_fields_and_the_agent_reach_the_origin(self):
         origin_json(self.origin, "/_reset")
-        self.crawl([self.origin.page(77)], user_agent="probe/1", headers={"X-Probe": "yes"})
+        options = {"user_agent": "probe/1", "headers": {"X-Probe": "yes"}, "cache_mode": "bypass"}
+        self.crawl([self.origin.page(77)], **options)
         _, heads = origin_json(self.origin, "/_requests?path=/page/77")
         fields = dict(tuple(pair) for pair in heads[-1]["fields"])
         self.assertEqual((fields["user-agent"], fields["x-probe"]), ("probe/1", "yes"))

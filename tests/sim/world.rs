@@ -3,10 +3,12 @@
 use super::reader::Reader;
 use bytes::{Bytes, BytesMut};
 use forebay::error::{PageCode, PageError, Stage};
-use forebay::proto::events::{self, Counts, Document, Event, PageResult};
+use forebay::proto::events::{self, Counts, Document, Event, Page, PageResult, Stored};
+use forebay::proto::text::Text;
 use forebay::stream::log::Log;
 use forebay::stream::machine::{Ending, Machine, Order, Output, Plan};
 use forebay::stream::state::State;
+use forebay::timings::Timings;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -44,6 +46,7 @@ pub(crate) struct Seen {
     added: u64,
     add_refused: u64,
     starved: u64,
+    cached: u64,
 }
 
 impl Seen {
@@ -58,11 +61,12 @@ impl Seen {
         self.added += run.added;
         self.add_refused += run.add_refused;
         self.starved += run.starved;
+        self.cached += run.cached;
     }
 
     pub(crate) fn covers_everything(&self) -> bool {
         let all = [self.paused, self.gaps, self.reattached, self.cancelled, self.deadline];
-        let ops = [self.acked, self.added, self.add_refused, self.starved];
+        let ops = [self.acked, self.added, self.add_refused, self.starved, self.cached];
         all.iter().chain(&ops).all(|count| *count > 0) && self.completed > 0
     }
 }
@@ -76,7 +80,7 @@ pub(crate) struct World {
     log_bytes_max: usize,
     document_bytes_max: u64,
     concurrency: u32,
-    urls: Vec<Arc<str>>,
+    urls: Vec<Text>,
     in_flight: Vec<u32>,
     aborted: bool,
     readers: Vec<Reader>,
@@ -89,7 +93,7 @@ impl World {
     pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random(seed);
         let total = [1, 2, 10, 60][random.below(4) as usize];
-        let urls: Vec<Arc<str>> = (0..total).map(url).collect();
+        let urls: Vec<Text> = (0..total).map(url).collect();
         let concurrency = 1 + random.below(8) as u32;
         let plan = Plan {
             urls: urls.as_slice().into(),
@@ -160,7 +164,7 @@ impl World {
         }
         let at = self.random.below(self.in_flight.len() as u64) as usize;
         let index = self.in_flight.swap_remove(at);
-        let url = Arc::clone(self.machine.url(index));
+        let url = self.machine.url(index).clone();
         assert_eq!(url, self.urls[index as usize]);
         let page = if self.aborted {
             PageResult::failed(url, PageError::new(PageCode::Cancelled, Stage::Body, "ended"))
@@ -175,6 +179,18 @@ impl World {
         };
         self.trace(&format!("page {index} ends"));
         self.machine.handle_result(self.now, index, Box::new(page));
+    }
+
+    /// A page that is in the cache ends in the moment in which it begins.
+    fn find_cached(&mut self, index: u32) {
+        let dummy = PageError::new(PageCode::DnsFailed, Stage::Dns, "no such host");
+        let page = PageResult::failed(self.urls[index as usize].clone(), dummy);
+        self.trace(&format!("page {index} is cached"));
+        self.machine.handle_cached(self.now, index, Arc::new(Stored::new(&page)));
+        self.seen.cached += 1;
+        while let Some(output) = self.machine.poll_output() {
+            self.write(output);
+        }
     }
 
     fn read(&mut self, all: bool) {
@@ -215,7 +231,7 @@ impl World {
 
     /// More URLs, before the end or, sometimes, behind it.
     fn add(&mut self) {
-        let more: Vec<Arc<str>> =
+        let more: Vec<Text> =
             (0..1 + self.random.below(5)).map(|at| url(self.urls.len() as u64 + at)).collect();
         self.trace(&format!("add {}", more.len()));
         let runs = matches!(self.machine.state(), State::Active | State::Flushing);
@@ -253,7 +269,11 @@ impl World {
         self.machine.handle_watermark(behind);
         while let Some(index) = self.machine.poll_dispatch() {
             assert!(!self.aborted, "nothing begins after the end");
-            self.in_flight.push(index);
+            if self.random.chance(20) {
+                self.find_cached(index);
+            } else {
+                self.in_flight.push(index);
+            }
         }
         assert!(self.in_flight.len() <= self.concurrency as usize);
         assert_eq!(self.in_flight.len(), self.machine.in_flight() as usize);
@@ -287,7 +307,13 @@ impl World {
             ),
             Output::Result { seq, index, page, counts } => {
                 self.results.push(index);
-                events::result(out, seq, index, &page, &counts)
+                match page {
+                    Page::Fetched(page) => events::result(out, seq, index, &page, &counts),
+                    Page::Cached(stored) => {
+                        let place = (index, &*self.urls[index as usize]);
+                        events::cached(out, seq, place, &stored, &Timings::default(), &counts)
+                    }
+                }
             }
             Output::Progress => events::heartbeat(out, UNIX_EPOCH),
             Output::Abort => {
@@ -338,6 +364,6 @@ impl World {
     }
 }
 
-fn url(at: u64) -> Arc<str> {
+fn url(at: u64) -> Text {
     format!("https://example.com/{at}").into()
 }

@@ -11,6 +11,7 @@ use crate::crawl::request::{CrawlRequest, OrderName};
 use crate::error::{ApiCode, ApiError};
 use crate::observe::metrics::Counter;
 use crate::observe::series::Endpoint;
+use crate::proto::text::Text;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -127,7 +128,7 @@ impl Socket {
         Ok(())
     }
 
-    async fn add(&mut self, id: &str, urls: &[Arc<str>]) -> Result<(), Refused> {
+    async fn add(&mut self, id: &str, urls: &[Text]) -> Result<(), Refused> {
         visit::take_urls(self.key.as_deref(), urls.len())
             .map_err(|error| Refused::state(Some(id.to_owned()), error))?;
         let named = self.named(id)?.stream();

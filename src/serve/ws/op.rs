@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::crawl::request::{self, Body, CrawlRequest};
 use crate::error::{ApiCode, ApiError};
 use crate::limits::{WS_CREDIT_MAX, WS_ID_BYTES_MAX};
+use crate::proto::text::{Text, Texts};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ pub(super) enum Op {
     Crawl { id: String, request: CrawlRequest, credit: Option<u32> },
     Deepsearch { id: String },
     Cancel { id: String },
-    Add { id: String, urls: Arc<[Arc<str>]> },
+    Add { id: String, urls: Arc<[Text]> },
     Ack { id: String, seq: u64 },
     Credit { id: String, n: u32 },
     Resume { id: Option<String>, stream_id: String, after: Option<u64>, credit: Option<u32> },
@@ -68,7 +69,7 @@ shapes! {
     CrawlShape { id: String, data: Body, credit: Option<u32>, }
     DeepsearchShape { id: String, #[serde(rename = "data")] _data: IgnoredAny, }
     CancelShape { id: String, }
-    AddShape { id: String, urls: Vec<String>, }
+    AddShape { id: String, #[serde(deserialize_with = "request::texts")] urls: Texts, }
     AckShape { id: String, seq: u64, }
     CreditShape { id: String, n: u32, }
     ResumeShape { id: Option<String>, stream_id: String, after: Option<u64>, credit: Option<u32>, }

@@ -1,0 +1,101 @@
+//! Budgets that hold Forebay against itself.
+
+use super::Measured;
+use crate::Failure;
+use crate::compare::{Env, Run};
+use crate::process::{Side, scratch};
+use crate::ratio::Spread;
+use crate::{http, load};
+
+/// Streams a second of the measured clients: far from what the server takes.
+const QUIET_RATE: f64 = 100.0;
+
+/// p99.9 TTFB of a light load of streams while the lanes are kept busy by pages of 100 kB, over the
+/// same load alone.
+pub(super) fn busy_over_idle(env: &Env) -> Result<Measured, Failure> {
+    let mut blocks = Vec::new();
+    for _ in 0..env.rounds {
+        let mut block = [0.0; 4];
+        for (slot, busy) in block.iter_mut().zip([true, false, false, true]) {
+            *slot = quiet_clients(env, busy)?;
+        }
+        blocks.push(block);
+    }
+    Ok(Measured::Figure(Spread::of_blocks(&blocks).ok_or("there is no ratio")?))
+}
+
+fn quiet_clients(env: &Env, busy: bool) -> Result<f64, Failure> {
+    let server = env.start(Side::Forebay)?;
+    let run = Run { env, server: &server };
+    let quiet = if env.caches {
+        let body = run.primed(&[env.page("/page/1?size=20000")], &[])?;
+        format!("body = '{body}'")
+    } else {
+        let page = env.page("/page/{{n}}?size=2000");
+        format!("crawl = {{ url = \"{page}\", options = {{ robots = \"ignore\" }} }}")
+    };
+    let mut scenario = format!(
+        "[[group]]\nname = \"quiet\"\nmeasured = true\ntransport = \"ndjson\"\nrate = {QUIET_RATE:?}\n\
+         schedule = \"poisson\"\nconnections = 64\n{quiet}\n"
+    );
+    if busy {
+        let page = env.page("/page/{{n}}?size=100000");
+        scenario += &format!(
+            "[[group]]\nname = \"busy\"\ntransport = \"ndjson\"\nclosed = 4\ntimeout = \"2m\"\n\
+             crawl = {{ url = \"{page}\", urls = 8, \
+             options = {{ robots = \"ignore\", cache_mode = \"bypass\" }} }}\n"
+        );
+    }
+    let file = scratch("busy.toml");
+    std::fs::write(&file, scenario)?;
+    // A tail needs samples: ten thousand at the default length.
+    let duration = format!("{}s", (env.seconds * 10.0).ceil() + 1.0);
+    let url = format!("http://{}", server.addr);
+    let file = file.to_string_lossy();
+    let flags =
+        [&*file, "--url", &url, "--duration", &duration, "--warmup", "1s", "--drain", "30s"];
+    let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    load::run(env.client_cpu, server.pid(), &flags)?.micros("ttfb", "p99_9_us")
+}
+
+/// CPU per fetched and extracted URL in streams of 1, 10, 100 and 1,000: the dearest over the
+/// cheapest.
+pub(super) fn flatness(env: &Env) -> Result<Measured, Failure> {
+    let mut rounds = Vec::new();
+    for _ in 0..env.rounds {
+        let mut costs = Vec::new();
+        for (urls, clients) in [(1, 16), (10, 2), (100, 1), (1000, 1)] {
+            let server = env.start(Side::Forebay)?;
+            let load = Run { env, server: &server }.fresh(urls, clients)?;
+            let (user, system) = load.server_cpu_s();
+            costs.push((user + system) / load.count("results"));
+        }
+        let spread = Spread::of(costs).ok_or("no stream was run")?;
+        rounds.push(spread.max / spread.min);
+    }
+    Ok(Measured::Figure(Spread::of(rounds).ok_or("no round was run")?))
+}
+
+/// p99 from the request's last byte to the first byte of its stream on the wire, by the server's own
+/// clock (`GET /latency`), under a light load.
+pub(super) fn first_byte(env: &Env) -> Result<Measured, Failure> {
+    let mut rounds = Vec::new();
+    for _ in 0..env.rounds {
+        let server = env.start(Side::Forebay)?;
+        let run = Run { env, server: &server };
+        let one = run.one_page()?;
+        let duration = format!("{}ms", (env.seconds * 1e3).ceil());
+        let rate = format!("{QUIET_RATE}");
+        let mut flags = vec!["--rate", &rate, "--schedule", "poisson", "-d", &duration];
+        flags.extend(one.iter().map(|flag| &**flag));
+        http::get(server.addr, "/latency?reset")?;
+        run.load("/crawl/stream", &flags)?;
+        let latency: serde_json::Value =
+            serde_json::from_str(&http::get(server.addr, "/latency")?.body())?;
+        let series = latency["series"].as_array().ok_or("/latency has no series")?;
+        let ttfb = series.iter().find(|series| series["name"] == "crawl.ndjson.ttfb");
+        let p99 = ttfb.and_then(|series| series["p99"].as_f64());
+        rounds.push(p99.ok_or("/latency has no crawl.ndjson.ttfb")?);
+    }
+    Ok(Measured::Figure(Spread::of(rounds).ok_or("no round was run")?))
+}
