@@ -11,6 +11,7 @@ pub use load::{Problem, Source, Sources, load, table_markdown};
 pub use value::{Deflate, Roots, Value};
 
 use crate::observe::logging::LogFormat;
+use crate::proto::forwarded::ForwardedField;
 use std::net::SocketAddr;
 use std::time::Duration;
 use uring::lane::Class;
@@ -130,6 +131,60 @@ settings! {
     "server.drain_timeout_s" drain_timeout_s: u64 = 30, 0..=3600;
     /// Bytes of pooled I/O buffers per loop; above it reads wait for a free buffer's return.
     "server.arena_bytes_max" arena_bytes_max: usize = 256 * 1024 * 1024, 1_048_576..=68_719_476_736u64;
+
+    /// Addresses and networks of proxies that may say who a client is.
+    "server.trusted_proxies" trusted_proxies: Vec<String> = Vec::new();
+    /// Field in which those proxies say it: x_forwarded_for, or forwarded (RFC 7239).
+    "server.forwarded_field" forwarded_field: ForwardedField = ForwardedField::XForwardedFor;
+    /// Whether those proxies begin each connection with a PROXY protocol header, version 1 or 2.
+    "server.proxy_protocol" proxy_protocol: bool = false;
+
+    /// TOML file of API keys (`forebay key new` writes its entries); read again on SIGHUP. Without it
+    /// the server is open.
+    "auth.keys_file" auth_keys_file: Option<std::path::PathBuf> = None;
+    /// Whether a server without keys may listen on other addresses than loopback.
+    "auth.open" auth_open: bool = false;
+    /// Wrong keys that one address may send a minute before it is answered 429; 0 for no limit.
+    "auth.failures_per_min" auth_failures_per_min: u32 = 30, 0..=1_000_000;
+
+    /// Requests a minute of one client address (IPv6: of one /64); 0 for no limit.
+    "limits.address_requests_per_min" address_requests_per_min: u32 = 0, 0..=10_000_000;
+    /// Requests at a time of one client address; 0 for no limit.
+    "limits.address_concurrency" address_concurrency: usize = 0, 0..=1_000_000;
+    /// Connections of one client address; 0 means a quarter of server.connections_max, and no limit
+    /// for loopback.
+    "limits.address_connections" address_connections: usize = 0, 0..=1_000_000;
+    /// Requests a minute of one key; 0 for no limit. A key's entry in the keys file may say otherwise,
+    /// here and below.
+    "limits.key_requests_per_min" key_requests_per_min: u32 = 0, 0..=10_000_000;
+    /// URLs a minute of one key; 0 for no limit.
+    "limits.key_urls_per_min" key_urls_per_min: u32 = 0, 0..=100_000_000;
+    /// Bytes of answers a minute of one key; 0 for no limit.
+    "limits.key_bytes_per_min" key_bytes_per_min: u64 = 0, 0..=1_099_511_627_776u64;
+    /// Requests at a time of one key; 0 for no limit.
+    "limits.key_concurrency" key_concurrency: usize = 0, 0..=1_000_000;
+    /// Streams at a time of one key; 0 for no limit.
+    "limits.key_streams" key_streams: usize = 0, 0..=1_000_000;
+    /// Connections at a time of one key; 0 for no limit.
+    "limits.key_connections" key_connections: usize = 0, 0..=1_000_000;
+    /// Resident bytes of the process above which new crawls and extractions are answered 503; 0 for no
+    /// limit.
+    "limits.memory_bytes_max" memory_bytes_max: u64 = 0, 0..=1_099_511_627_776u64;
+
+    /// Origins of web pages that may use the server from a browser, or `*`.
+    "cors.origins" cors_origins: Vec<String> = Vec::new();
+
+    /// PEM file with the listener's certificate chain; read again on SIGHUP. With it the server speaks
+    /// TLS only.
+    "tls.cert" tls_cert: Option<std::path::PathBuf> = None;
+    /// PEM file with the certificate's private key.
+    "tls.key" tls_key: Option<std::path::PathBuf> = None;
+    /// Milliseconds for a client's TLS handshake.
+    "tls.handshake_timeout_ms" tls_handshake_timeout_ms: u64 = 10_000, 10..=600_000;
+
+    /// File for one JSON line per request: who, what, from where, what came of it; `-` for standard
+    /// error.
+    "audit.file" audit_file: Option<std::path::PathBuf> = None;
 
     /// URLs of one stream.
     "stream.urls_max" urls_max: usize = 1000, 1..=crate::limits::URLS_PER_STREAM_MAX;

@@ -2,13 +2,17 @@
 //! runtime, spoken to by message only: names are resolved here, and signals arrive here.
 
 use crate::fetch::resolve::{self, Question};
+use crate::serve::access::Access;
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Questions for names that may wait.
 const QUESTIONS_MAX: usize = 1024;
+/// How often the process' memory is looked at, where it has a limit.
+const MEMORY_EVERY: Duration = Duration::from_millis(250);
 /// Exit status after a second signal, as a shell gives it for SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -21,11 +25,13 @@ pub struct Control {
     thread: JoinHandle<()>,
 }
 
-/// Starts the thread; from here on SIGTERM and SIGINT are ours.
+/// Starts the thread; from here on SIGTERM, SIGINT and SIGHUP are ours. SIGHUP reads keys and
+/// certificate again.
 ///
 /// # Errors
 /// When the thread or its runtime can't be made.
-pub fn start() -> io::Result<Control> {
+pub fn start(access: &Arc<Access>) -> io::Result<Control> {
+    let (reloaded, watched) = (Arc::clone(access), Arc::clone(access));
     let (questions, asked) = resolve::channel(QUESTIONS_MAX);
     let (signalled, signals) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -33,6 +39,8 @@ pub fn start() -> io::Result<Control> {
     let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
         runtime.block_on(async move {
             tokio::spawn(watch_signals(signalled));
+            tokio::spawn(watch_hangups(reloaded));
+            tokio::spawn(watch_memory(watched));
             tokio::spawn(async move {
                 if let Err(error) = resolve::run(asked).await {
                     tracing::error!("names can't be resolved: {error}");
@@ -85,5 +93,25 @@ async fn watch_signals(signalled: mpsc::Sender<&'static str>) {
             std::process::exit(INTERRUPTED);
         }
         told = true;
+    }
+}
+
+/// What may have changed on disk is read again.
+async fn watch_hangups(access: Arc<Access>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("SIGHUP can't be watched");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: keys, certificate and audit file are read again");
+        access.reload();
+    }
+}
+
+async fn watch_memory(access: Arc<Access>) {
+    let mut ticks = tokio::time::interval(MEMORY_EVERY);
+    while access.watches_memory() {
+        ticks.tick().await;
+        access.measure_memory();
     }
 }

@@ -127,6 +127,23 @@ pub const TRACE_RECORDS_MAX: usize = 4096;
 /// Bytes of an `X-Request-ID`.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// Bytes of a PROXY protocol header, its extensions (certificates among them) included.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;
+/// Proxies that are looked through in `X-Forwarded-For` and `Forwarded`.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// API keys of one keys file: each request's key is compared with every one of them.
+pub const API_KEYS_MAX: usize = 1024;
+/// Bytes of a keys file.
+pub const API_KEYS_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Client addresses whose request rate is known at a time; some 40 bytes each.
+pub const RATED_ADDRESSES_MAX: usize = 65_536;
+/// Audit lines that may wait for their thread; above it they are dropped and counted.
+pub const AUDIT_LINES_MAX: usize = 4096;
+/// URLs of one request that its audit line names.
+pub const AUDIT_URLS_MAX: usize = 8;
+/// Origins that may be allowed cross-origin requests.
+pub const CORS_ORIGINS_MAX: usize = 64;
+
 /// I/O vectors of one gather write (Linux: `IOV_MAX` is 1024).
 pub const IOV_MAX: usize = 1024;
 

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use forebay::cli::{crawl, demo, run};
+use forebay::cli::{crawl, demo, key, run};
 use forebay::config::{self, Config, SETTINGS, Sources};
 use forebay::observe::logging;
 use std::path::PathBuf;
@@ -15,6 +15,12 @@ const FAILED: u8 = 2;
 fn main() -> ExitCode {
     let matches = command().get_matches();
     let (name, matches) = matches.subcommand().expect("clap wants a command");
+    if name == "key" {
+        return key::run(&arguments(matches)).unwrap_or_else(|message| {
+            eprintln!("forebay: {message}");
+            ExitCode::from(FAILED)
+        });
+    }
     let config = match configuration(matches) {
         Ok(config) => config,
         Err(problems) => {
@@ -67,6 +73,10 @@ fn command() -> Command {
             run::ExtractArgs::augment_args(Command::new("extract"))
                 .about("Extract one HTML file in the sandbox and print the document as JSON"),
         ))
+        .subcommand(
+            key::KeyArgs::augment_args(Command::new("key"))
+                .about("Make API keys for the file that auth.keys_file names"),
+        )
         .subcommand(with_settings(
             Command::new("check").about("Validate the configuration, and say what this kernel allows"),
         ))

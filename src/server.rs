@@ -15,6 +15,7 @@ use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
 use crate::observe::hist::{Epoch, Scope};
 use crate::observe::summary;
 use crate::serve;
+use crate::serve::access::{Access, AccessError};
 use crate::stream::Totals;
 use crate::stream::idempotency::Keys;
 use crate::stream::registry::Registry;
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The egress rules, roots or other settings of fetching make no sense.
     #[error("{0}")]
     Fetch(#[from] FetchConfigError),
+    /// The settings of keys, certificates, proxies or origins make no sense, or would let anybody in.
+    #[error("{0}")]
+    Access(#[from] AccessError),
     /// The extractor's module can't be loaded.
     #[error("{0}")]
     Extractor(#[from] LoadError),
@@ -69,6 +73,7 @@ pub struct Server {
     /// What did not work and isn't fatal.
     pub warnings: Vec<String>,
     shared: Arc<Shared>,
+    access: Arc<Access>,
     cores: Vec<CoreHandle<()>>,
     control: Control,
     loaded: mpsc::Receiver<Result<Ticker, LoadError>>,
@@ -86,10 +91,11 @@ impl Server {
         let runtime = probe::choose(config.runtime, &kernel)?;
         let config = Arc::new(config);
         let fetch = fetch_config(&config)?;
+        let access = Arc::new(Access::start(&config)?);
         let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
-        let control = control::start()?;
+        let control = control::start(&access)?;
         let shared = Arc::new(Shared {
             config: Arc::clone(&config),
             extractor: OnceLock::new(),
@@ -109,11 +115,16 @@ impl Server {
             runtime,
             warnings: Vec::new(),
             shared,
+            access,
             cores: Vec::new(),
             control,
             loaded,
             ticker: OnceLock::new(),
         };
+        if server.access.is_open() && !config.listen.ip().is_loopback() {
+            let warning = "auth.open: whoever reaches this server can use it, without a key";
+            server.warnings.push(warning.to_owned());
+        }
         for (plan, mailbox) in plans.into_iter().zip(mailboxes) {
             if let Err(error) = server.start_core(plan, mailbox, Arc::clone(&fetch)) {
                 server.stop(Duration::ZERO);
@@ -149,6 +160,7 @@ impl Server {
         };
         let (report, listening) = mpsc::sync_channel(1);
         let (shared, addr) = (Arc::clone(&self.shared), self.addr);
+        let access = Arc::clone(&self.access);
         let questions = self.control.questions();
         let handle = uring::core::spawn(core, move || async move {
             let listener = match uring::net::TcpListener::bind(addr, BACKLOG) {
@@ -161,7 +173,7 @@ impl Server {
             let _ = report.send(listener.local_addr());
             let fetcher = Fetcher::new(fetch, Resolver::new(questions));
             let node = Node::new(plan.index, shared, fetcher, lane);
-            serve::run(node, listener, mailbox, DRAIN_GRACE).await;
+            serve::run(node, access, listener, mailbox, DRAIN_GRACE).await;
         })?;
         self.warnings.extend(handle.info().warnings.iter().cloned());
         if plan.shared {
@@ -181,6 +193,12 @@ impl Server {
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Whether the listener speaks TLS.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.access.tls().is_some()
     }
 
     /// Event loops.

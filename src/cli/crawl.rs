@@ -58,6 +58,10 @@ pub fn run(args: CrawlArgs, config: Config) -> Result<ExitCode, String> {
 /// Starts the server for a command of ours: on loopback, on a port of its own.
 pub(super) fn start(mut config: Config) -> Result<Server, String> {
     config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    // Nobody but this process comes there, in plain HTTP and without a key.
+    config.auth_keys_file = None;
+    (config.tls_cert, config.tls_key) = (None, None);
+    config.proxy_protocol = false;
     let server = Server::start(config).map_err(|error| error.to_string())?;
     server.wait_ready().map_err(|error| error.to_string())?;
     Ok(server)

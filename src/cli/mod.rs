@@ -3,5 +3,6 @@
 pub mod client;
 pub mod crawl;
 pub mod demo;
+pub mod key;
 pub mod run;
 pub mod seen;

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, SETTINGS};
 use crate::extract::{Extractor, Input, Options, Ticker};
+use crate::serve::access::Access;
 use crate::server::Server;
 use clap::Args;
 use std::io::{self, Read, Write};
@@ -30,6 +31,7 @@ pub struct ExtractArgs {
 pub fn serve(config: Config) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(config.drain_timeout_s);
     let server = Server::start(config).map_err(|error| error.to_string())?;
+    let scheme = if server.speaks_tls() { "https" } else { "http" };
     for warning in &server.warnings {
         tracing::warn!("{warning}");
     }
@@ -37,7 +39,7 @@ pub fn serve(config: Config) -> Result<ExitCode, String> {
         cores = server.cores(),
         runtime = %server.runtime.driver,
         reason = server.runtime.reason,
-        "listening on http://{}",
+        "listening on {scheme}://{}",
         server.addr()
     );
     if let Err(error) = server.wait_ready() {
@@ -77,6 +79,7 @@ pub fn check(config: &Config) -> Result<ExitCode, String> {
         println!("core {}: {cpu}{}", plan.index, if plan.shared { ", shared" } else { "" });
     }
     crate::server::fetch_config(config).map_err(|error| error.to_string())?;
+    Access::start(config).map_err(|error| error.to_string())?;
     println!("the configuration is good");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! The types that a setting may have, and how each is read from text.
 
 use crate::observe::logging::LogFormat;
+use crate::proto::forwarded::ForwardedField;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use uring::lane::Class;
@@ -56,6 +57,18 @@ macro_rules! number {
 }
 
 number!(u16, u32, u64, usize);
+
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
 
 impl Value for String {
     const EXPECTED: &'static str = "text";
@@ -160,6 +173,10 @@ choice!(
 );
 choice!(LogFormat, "human or json", "human" => Self::Human, "json" => Self::Json);
 choice!(Roots, "webpki or platform", "webpki" => Self::Webpki, "platform" => Self::Platform);
+choice!(
+    ForwardedField, "x_forwarded_for or forwarded",
+    "x_forwarded_for" => Self::XForwardedFor, "forwarded" => Self::Forwarded
+);
 choice!(
     Runtime, "auto, io_uring or epoll",
     "auto" => Self::Auto, "io_uring" => Self::IoUring, "epoll" => Self::Epoll

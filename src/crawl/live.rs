@@ -13,6 +13,7 @@ use crate::observe::trace::Mark;
 use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Stored, Summary};
 use crate::proto::text::Text;
 use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
+use crate::stream::place::Place;
 use crate::stream::state::State;
 use crate::stream::{Birth, Status, Stream, Watcher};
 use crate::timings::Timings;
@@ -42,6 +43,8 @@ pub struct Terms {
     pub principal: Arc<str>,
     /// The `Idempotency-Key` that was claimed for it.
     pub idempotency_key: Option<Box<str>>,
+    /// Its place among the streams that its principal may have at a time, given back at its end.
+    pub place: Option<Arc<Place>>,
     /// The order of the results where the client says none.
     pub order: OrderName,
     /// Whether it outlives its connection, for the resume window that the client asks for.
@@ -91,6 +94,7 @@ pub struct Live {
     /// Since when it is being ended before its work is done.
     ending_since: Cell<Option<Instant>>,
     changed: Notify,
+    _place: Option<Arc<Place>>,
 }
 
 impl Live {
@@ -138,6 +142,7 @@ impl Live {
             unfinished: Cell::new(false),
             ending_since: Cell::new(None),
             changed: Notify::default(),
+            _place: terms.place,
         });
         let reader = attach(&live.stream);
         node.adopt(&live);

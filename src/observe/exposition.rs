@@ -264,6 +264,8 @@ impl Out<'_> {
         self.counter(("forebay_received", Some(Unit::Bytes), "Read from clients."), read)?;
         let sent = sum.value(Counter::BytesOut);
         self.counter(("forebay_sent", Some(Unit::Bytes), "Written to clients."), sent)?;
+        let dropped = sum.value(Counter::AuditDropped);
+        self.counter(("forebay_audit_dropped", None, "Audit lines dropped."), dropped)?;
         let slow = sum.value(Counter::TtfbSlow);
         self.counter(("forebay_ttfb_slow", None, "First bytes later than the threshold."), slow)
     }

@@ -235,6 +235,8 @@ pub enum Counter {
     WsMessages(Way),
     /// Messages to clients that went out compressed.
     WsDeflated,
+    /// Audit lines dropped, because they came faster than they could be written.
+    AuditDropped,
 }
 
 const REQUESTS: usize = 0;
@@ -248,7 +250,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 22;
+    pub const COUNT: usize = SINGLE + 23;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -286,6 +288,7 @@ impl Counter {
             Self::CacheStale => SINGLE + 19,
             Self::CacheRevalidated => SINGLE + 20,
             Self::CacheJoins => SINGLE + 21,
+            Self::AuditDropped => SINGLE + 22,
         }
     }
 }
@@ -466,12 +469,15 @@ mod tests {
             Counter::TtfbSlow,
             Counter::WsOpened,
             Counter::WsClosed,
+        ]);
+        all.extend(Way::ALL.map(Counter::WsMessages));
+        all.extend([
+            Counter::WsDeflated,
             Counter::CacheStale,
             Counter::CacheRevalidated,
             Counter::CacheJoins,
+            Counter::AuditDropped,
         ]);
-        all.extend(Way::ALL.map(Counter::WsMessages));
-        all.push(Counter::WsDeflated);
         all
     }
 

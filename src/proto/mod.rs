@@ -3,9 +3,11 @@
 pub mod blocks;
 pub mod chunked;
 pub mod events;
+pub mod forwarded;
 pub mod h1;
 pub mod json;
 pub mod ndjson;
+pub mod proxy;
 pub mod sse;
 pub mod text;
 pub mod timestamp;

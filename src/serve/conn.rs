@@ -3,9 +3,15 @@
 //! The rules of HTTP live in [`h1::Connection`]; here are the socket, the buffer and the clock. An
 //! idle connection holds no buffer: it waits for readability.
 
+use super::access::Access;
+use super::access::table::Counted;
+use super::access::visit::Visit;
+use super::arrive::Arrival;
 use super::ask::Ask;
-use super::reply::{Head, Reply};
+use super::guard;
+use super::reply::{Head, NO_SNIFFING, Reply};
 use super::route::Route;
+use super::socket::Socket;
 use super::ws::{self, Upgraded};
 use crate::crawl::node::Node;
 use crate::error::ApiError;
@@ -17,16 +23,17 @@ use crate::proto::h1::{
     self, Answer, AnswerBody, Connection, Event, Refusal, State, Timeouts, WantBodyError,
 };
 use crate::proto::timestamp::imf_fixdate;
+use crate::stream::place::Place;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use uring::arena::{self, Buf};
-use uring::net::TcpStream;
 use uring::{Either, Gather};
 
 /// Bytes asked of a socket at a time.
-const READ_BYTES: usize = 16 * 1024;
+pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Room for the head of any answer of ours.
 const HEAD_BYTES: usize = 1024;
 /// How long a client may take to close after the last answer (RFC 9112 §9.6).
@@ -35,7 +42,19 @@ const LINGER: Duration = Duration::from_secs(2);
 /// One client connection and the exchange in progress on it.
 pub struct Conn {
     pub(super) node: Rc<Node>,
-    pub(super) socket: TcpStream,
+    pub(super) access: Arc<Access>,
+    pub(super) socket: Socket,
+    /// Who is at the other end: the client, or its proxy.
+    peer: IpAddr,
+    /// The request in progress, as access control sees it.
+    pub(super) visit: Visit,
+    /// The connection's place among those of its client.
+    pub(super) counted: Option<Counted>,
+    /// Its place among those of a key, and whose it is.
+    pub(super) place: Option<Place>,
+    pub(super) place_of: Arc<str>,
+    /// Bytes written so far.
+    pub(super) sent: u64,
     h1: Connection,
     /// Bytes that have come and are not done with; none are held while there are none.
     inbox: Option<Buf>,
@@ -65,7 +84,7 @@ impl From<io::Error> for Gone {
 impl Conn {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(node: Rc<Node>, socket: TcpStream) -> Self {
+    pub fn new(node: Rc<Node>, access: Arc<Access>, arrival: Arrival) -> Self {
         let config = &node.shared.config;
         let millis = Duration::from_millis;
         let timeouts = Timeouts {
@@ -78,9 +97,16 @@ impl Conn {
         let now = Instant::now();
         Self {
             h1: Connection::new(now, timeouts),
+            place_of: Arc::clone(&node.anonymous),
             node,
-            socket,
-            inbox: None,
+            access,
+            socket: arrival.socket,
+            peer: arrival.peer,
+            visit: Visit::unknown(arrival.peer),
+            counted: arrival.counted,
+            place: None,
+            sent: 0,
+            inbox: arrival.early,
             out: Gather::new(),
             since: now,
             request_id: None,
@@ -96,16 +122,11 @@ impl Conn {
     pub async fn run(mut self, drain: &Notify) -> Option<Box<Upgraded>> {
         while let Ok(Some(ask)) = self.next_request(drain).await {
             self.request_id = ask.request_id;
-            if super::handle::handle(&mut self, ask).await.is_err() {
+            if guard::handle(&mut self, ask).await.is_err() {
                 break;
             }
         }
         self.upgraded
-    }
-
-    /// Who asks: whose streams it may see.
-    pub(super) fn principal(&self) -> Arc<str> {
-        Arc::clone(&self.node.anonymous)
     }
 
     /// Reads until a request's head is complete; `None` when the connection has come to its end.
@@ -120,6 +141,7 @@ impl Conn {
                     if ask.route == Some(Route::CrawlWs) {
                         ask.upgrade = Some(ws::judge(&request, &self.node.shared.config));
                     }
+                    self.visit = Visit::of(&self.access, self.peer, &request, ask.route);
                     self.consume(head_len);
                     self.requests += 1;
                     self.endpoint = ask.endpoint();
@@ -132,7 +154,11 @@ impl Conn {
                 Err(refusal) => {
                     self.request_id = None;
                     self.endpoint = Endpoint::Other;
-                    self.refuse(&refusal.into()).await?;
+                    self.visit = Visit::unknown(self.peer);
+                    let sent = self.sent;
+                    let refused = self.refuse(&refusal.into()).await;
+                    guard::note(self, now, sent, refused.is_err());
+                    refused?;
                 }
             }
             match self.h1.state() {
@@ -286,6 +312,7 @@ impl Conn {
             tracing::error!("a connection was not upgraded: {bug}");
             return Err(Gone);
         }
+        self.status = 101;
         self.out.push(head.0);
         self.node.observe.count(Counter::Requests(self.endpoint, StatusClass::Informational));
         Ok(self.inbox.take())
@@ -300,16 +327,18 @@ impl Conn {
     pub(super) async fn refuse(&mut self, error: &ApiError) -> Result<(), Gone> {
         let id = self.request_id;
         self.node.observe.count(Counter::ApiErrors(error.code));
+        self.visit.refused = Some(error.code);
         self.reply(Reply::error(error, id.as_ref().map(RequestId::as_str))).await
     }
 
     /// Answers with a whole body, in one send.
     pub(super) async fn reply(&mut self, reply: Reply) -> Result<(), Gone> {
         let id = self.request_id;
-        let mut fields: Vec<(&str, &[u8])> = Vec::with_capacity(4);
+        let mut fields: Vec<(&str, &[u8])> = Vec::with_capacity(6);
         if !reply.content_type.is_empty() {
             fields.push(("Content-Type", reply.content_type.as_bytes()));
         }
+        fields.push(NO_SNIFFING);
         fields.extend(reply.fields.iter().map(|(name, value)| (*name, &value[..])));
         if let Some(id) = &id {
             fields.push(("X-Request-ID", id.as_str().as_bytes()));
@@ -363,6 +392,14 @@ impl Conn {
         if self.node.draining() {
             self.h1.close_soon(now);
         }
+        let more;
+        let fields = if self.visit.fields.is_empty() {
+            fields
+        } else {
+            let ours = self.visit.fields.iter().map(|(name, value)| (*name, &value[..]));
+            more = fields.iter().copied().chain(ours).collect::<Vec<_>>();
+            &more
+        };
         match self.h1.start_answer(now, &mut head, status, body, Some(&date), fields) {
             Ok(answer) => Ok((answer, head.0)),
             Err(bug) => {
@@ -383,7 +420,7 @@ impl Conn {
         let class = StatusClass::of(self.status);
         self.node.observe.count(Counter::Requests(self.endpoint, class));
         match self.h1.finish_answer(Instant::now()) {
-            Ok(State::Linger) => Ok(self.socket.shutdown_write()?),
+            Ok(State::Linger) => self.shut_write().await,
             Ok(State::Closed) | Err(_) => Err(Gone),
             Ok(_) => Ok(()),
         }
@@ -395,7 +432,7 @@ impl Conn {
         while !self.out.is_empty() {
             let sent = uring::time::timeout(stall, self.socket.send(&mut self.out)).await;
             match sent {
-                Ok(Ok(sent)) => self.node.observe.add(Counter::BytesOut, sent as u64),
+                Ok(Ok(sent)) => self.count_sent(sent),
                 Ok(Err(_)) => return Err(Gone),
                 Err(_) => {
                     // Nothing that is still queued may keep the socket alive.
@@ -405,6 +442,25 @@ impl Conn {
             }
         }
         Ok(())
+    }
+
+    /// Counts bytes that were written to the client.
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        self.node.observe.add(Counter::BytesOut, bytes as u64);
+    }
+
+    /// The status of the last answer; 0 before there is one.
+    pub(super) const fn status(&self) -> u16 {
+        self.status
+    }
+
+    async fn shut_write(&self) -> Result<(), Gone> {
+        let stall = Duration::from_millis(self.node.shared.config.write_stall_ms);
+        match uring::time::timeout(stall, self.socket.shutdown_write()).await {
+            Ok(shut) => Ok(shut?),
+            Err(_) => Err(Gone),
+        }
     }
 
     fn record(&self, measure: Measure, now: Instant) {

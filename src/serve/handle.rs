@@ -152,6 +152,15 @@ async fn begin(
             }
         }
     }
+    let place = match conn.begin_stream(request.urls.iter().map(|url| &**url)) {
+        Ok(place) => place,
+        Err(error) => {
+            if let Some(key) = &key {
+                node.shared.keys.release(&principal, key, id);
+            }
+            return Ok(Err(error));
+        }
+    };
     let terms = Terms {
         id,
         principal,
@@ -160,6 +169,7 @@ async fn begin(
         order: if transport == Transport::Json { OrderName::Input } else { OrderName::Completion },
         resumable: transport != Transport::Json || key.is_some(),
         idempotency_key: key,
+        place,
         request_id,
         endpoint: conn.endpoint,
     };

@@ -1,12 +1,17 @@
 //! Inbound: accept, one connection, routes, answers.
 
+pub mod access;
+pub mod arrive;
 pub mod ask;
 pub mod conn;
+pub mod guard;
 pub mod handle;
 pub mod reply;
 pub mod route;
 pub mod sender;
+pub mod socket;
 pub mod streams;
+pub mod tls;
 pub mod transport;
 pub mod ws;
 
@@ -15,10 +20,13 @@ use crate::crawl::node::Node;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Reject};
 use crate::stream::machine::Ending;
+use access::Access;
+use arrive::{Turned, arrive};
 use conn::Conn;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uring::mailbox::Receiver;
@@ -30,8 +38,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// What a client gets that is one too many, before anything of it is read.
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
+/// What a client gets whose address has too many connections.
+const TOO_MANY_OF_ONE: &str = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+
 /// The connections of one core.
 struct Connections {
+    access: Arc<Access>,
     gate: Gate,
     /// One flag for each, raised when the server stops; by the connection's number.
     drains: RefCell<HashMap<u64, Rc<Notify>>>,
@@ -41,12 +53,17 @@ struct Connections {
 /// Serves a core: its listener, its mailbox and its connections, until it has drained.
 pub async fn run(
     node: Rc<Node>,
+    access: Arc<Access>,
     listener: TcpListener,
     mailbox: Receiver<Message>,
     grace: Duration,
 ) {
-    let connections =
-        Rc::new(Connections { gate: Gate::new(), drains: RefCell::default(), next: Cell::new(0) });
+    let connections = Rc::new(Connections {
+        access,
+        gate: Gate::new(),
+        drains: RefCell::default(),
+        next: Cell::new(0),
+    });
     let letters = Rc::clone(&node);
     drop(uring::spawn(async move { letters.serve(mailbox).await }));
     let accepting = accept(Rc::clone(&node), listener.clone(), Rc::clone(&connections));
@@ -94,7 +111,14 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     let open = Open { counted, number, connections: Rc::clone(connections) };
     let node = Rc::clone(node);
     drop(uring::spawn(async move {
-        let upgraded = Conn::new(node, socket).run(&drain).await;
+        let access = Arc::clone(&open.connections.access);
+        let upgraded = match Box::pin(arrive(&access, &node.shared.config, socket)).await {
+            Ok(arrival) => Conn::new(node, access, arrival).run(&drain).await,
+            Err(turned) => {
+                turn_away(&node, &access, turned).await;
+                None
+            }
+        };
         if let Some(upgraded) = upgraded {
             // In a task of its own: HTTP's is larger, and a WebSocket may be idle for long.
             drop(uring::spawn(async move {
@@ -103,6 +127,15 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
             }));
         }
     }));
+}
+
+async fn turn_away(node: &Rc<Node>, access: &Access, turned: Turned) {
+    let Turned::Away(reason, socket) = turned else { return };
+    node.observe.count(Counter::ConnectionsRejected(reason));
+    // Who expects TLS could make nothing of it.
+    if access.tls().is_none() {
+        let _ = uring::time::timeout(ACCEPT_PAUSE, socket.write_all(TOO_MANY_OF_ONE)).await;
+    }
 }
 
 /// A connection that counts against the process' limit.

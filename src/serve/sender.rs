@@ -4,6 +4,7 @@
 //! behind, and the crawl pauses before anything would have to be dropped.
 
 use super::conn::{Conn, Gone};
+use super::reply::NO_SNIFFING;
 use super::transport::{Encoder, Transport};
 use crate::crawl::node::Node;
 use crate::local::Notify;
@@ -150,6 +151,7 @@ pub async fn send(conn: &mut Conn, reader: &Reader, manner: Manner) -> Result<()
         ("Content-Type", manner.transport.content_type().as_bytes()),
         ("Cache-Control", b"no-cache, no-transform"),
         ("X-Accel-Buffering", b"no"),
+        NO_SNIFFING,
         ("X-Stream-ID", stream.id_text.as_bytes()),
     ];
     if let Some(id) = &id {
@@ -264,7 +266,7 @@ impl<'a> Sending<'a> {
             Err(_) => return self.cut(),
         };
         let now = Instant::now();
-        self.conn.node.observe.add(Counter::BytesOut, sent as u64);
+        self.conn.count_sent(sent);
         self.ring.handle_sent(now, sent, now - begun);
         self.reader.publish(&self.ring.stats(), sent, !self.marks.first_sent);
         self.measure(now);

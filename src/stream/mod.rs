@@ -7,6 +7,7 @@
 pub mod idempotency;
 pub mod log;
 pub mod machine;
+pub mod place;
 pub mod registry;
 pub mod state;
 

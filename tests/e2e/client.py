@@ -41,11 +41,13 @@ class Response:
 class Connection:
     """One socket. `read_*` raise on a timeout, so nothing here waits for ever."""
 
-    def __init__(self, address, receive_buffer=None):
+    def __init__(self, address, receive_buffer=None, source=None):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(TIMEOUT_S)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
@@ -177,9 +179,9 @@ def request(method, target, body=None, fields=(), host="forebay", version="HTTP/
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
-def ask(server, method, target, body=None, fields=()):
+def ask(server, method, target, body=None, fields=(), source=None):
     """One request on a connection of its own."""
-    with Connection(server.address) as connection:
+    with Connection(server.address, source=source) as connection:
         connection.send(request(method, target, body, fields))
         return connection.read_response(method)
 

@@ -6,6 +6,7 @@ Every flag and every line that a binary prints is named here and nowhere else.
 import os
 import re
 import signal
+import ssl
 import subprocess
 import threading
 import time
@@ -18,7 +19,7 @@ LOADTEST = os.environ.get("TEST_LOADTEST", os.path.join(ROOT, "target", "debug",
 QUICK = bool(os.environ.get("TEST_QUICK"))
 
 # What a binary prints when it is ready, on either output.
-LISTENING = re.compile(r"listening on (?:http://)?(127\.0\.0\.1):(\d+)")
+LISTENING = re.compile(r"listening on (?:(https?)://)?(127\.0\.0\.1):(\d+)")
 START_S = 60  # a debug build may have to compile the extractor first
 STOP_S = 20
 
@@ -82,7 +83,8 @@ class Process:
             self.lines = self.lines[-499:] + [line]
             found = LISTENING.search(line)
             if found and self.port is None:
-                self.host, self.port = found.group(1), int(found.group(2))
+                self.scheme = found.group(1) or "http"
+                self.host, self.port = found.group(2), int(found.group(3))
                 self._ready.set()
         self._ready.set()
 
@@ -92,7 +94,7 @@ class Process:
 
     @property
     def url(self):
-        return f"http://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
     def output(self):
         return "\n".join(self.lines)
@@ -134,22 +136,23 @@ class Process:
 
 
 class Server(Process):
-    """`forebay serve`, with settings by the names of FLAGS."""
+    """`forebay serve`, with settings by the names of FLAGS, or as flags."""
 
     cores = 2  # what the whole suite runs on; the runner changes it
 
-    def __init__(self, **settings):
+    def __init__(self, *more, **settings):
         settings.setdefault("cores", self.cores)
         flags = [text for name, value in settings.items() for text in (FLAGS[name], str(value))]
-        super().__init__([FOREBAY, *SERVE, *flags])
+        super().__init__([FOREBAY, *SERVE, *flags, *more])
         self.wait_ready()
 
     def wait_ready(self):
         """It listens before its extractor is loaded; until then it takes no work."""
         deadline = time.monotonic() + START_S
+        anyone = ssl._create_unverified_context() if self.scheme == "https" else None
         while time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=5, context=anyone).close()
                 return
             except urllib.error.HTTPError:
                 time.sleep(0.02)

@@ -61,4 +61,6 @@ class Ending(unittest.TestCase):
             running.child.terminate()
             events = [json.loads(line) for line in connection.read_lines(head)]
         self.assertEqual(invariants.broken(events, 1), [])
+        # Another signal, as `stop` sends one to a server that is still there, would cut the end short.
+        self.assertEqual(running.child.wait(server.STOP_S), 0)
         self.assertEqual(running.stop(), 0)

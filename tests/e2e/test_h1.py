@@ -1,5 +1,7 @@
 """HTTP/1.1 on the wire: what is refused and how, what is kept, what is cut (RFC 9112, RFC 9110)."""
 
+import os
+import re
 import socket
 import unittest
 
@@ -87,6 +89,7 @@ VECTORS = [
     # RFC 9112 section 3: request lines
     ("two spaces", get(b"", b"GET  /livez HTTP/1.1\r\n"), REFUSED),
     ("tab as a space", get(b"", b"GET\t/livez HTTP/1.1\r\n"), REFUSED),
+    ("empty lines without end", b"\r\n" * 4 + get(b""), REFUSED),
     ("space at the end", get(b"", b"GET /livez HTTP/1.1 \r\n"), REFUSED),
     ("space in the target", get(b"", b"GET /li vez HTTP/1.1\r\n"), REFUSED),
     ("fragment in the target", get(b"", b"GET /livez#a HTTP/1.1\r\n"), REFUSED),
@@ -117,6 +120,9 @@ class Refusals(unittest.TestCase):
     def setUpClass(cls):
         cls.server, _ = server.shared()
 
+    def setUp(self):
+        self.messages = set()
+
     def refused(self, name, data, statuses):
         with Connection(self.server.address) as connection:
             connection.send(data + SMUGGLED)
@@ -125,6 +131,7 @@ class Refusals(unittest.TestCase):
             self.assertEqual(response.field("connection"), "close", name)
             error = response.json()["error"]
             self.assertEqual(error["status"], response.status, name)
+            self.messages.add(error["message"])
             self.assertTrue(error["code"] and error["message"], name)
             self.assertTrue(connection.ended(), f"{name}: something behind it was answered")
 
@@ -132,6 +139,16 @@ class Refusals(unittest.TestCase):
         for name, data, statuses in VECTORS:
             with self.subTest(name):
                 self.refused(name, data, statuses)
+
+    def test_every_row_of_the_table_has_its_vector(self):
+        """What `Reject::TABLE` tells a client has been told to one here, each sentence."""
+        for name, data, statuses in VECTORS:
+            self.refused(name, data, statuses)
+        with open(os.path.join(server.ROOT, "src/proto/h1/reject.rs"), encoding="utf-8") as source:
+            table = source.read().split("TABLE", 1)[1].split("];", 1)[0]
+        rows = set(re.findall(r'ApiCode::\w+,\s*"([^"]+)"', table))
+        self.assertEqual(len(rows), len(re.findall(r"\(\s*Self::", table)))
+        self.assertEqual(rows - self.messages, set())
 
     def test_the_same_behind_a_good_request(self):
         """A refusal in a pipeline leaves the answer before it whole."""

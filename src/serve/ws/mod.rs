@@ -32,9 +32,12 @@ mod socket;
 
 pub use socket::run;
 
+use super::access::keys::Key;
+use super::access::table::Counted;
 use super::ask::Ask;
 use super::conn::{Conn, Gone};
 use super::reply::Reply;
+use super::socket::Socket;
 use crate::config::{Config, Deflate};
 use crate::crawl::node::Node;
 use crate::error::{ApiCode, ApiError};
@@ -44,16 +47,20 @@ use crate::proto::h1::Request;
 use crate::proto::ws::extension::Policy;
 use crate::proto::ws::handshake::{self, Accepted, CRAWL_SUBPROTOCOL, Offer, Rejection};
 use crate::proto::ws::{self, DeflateConfig, Session};
+use crate::stream::place::Place;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uring::arena::Buf;
-use uring::net::TcpStream;
 
 /// A connection that has become a WebSocket; the 101 is sent.
 pub struct Upgraded {
     node: Rc<Node>,
-    socket: TcpStream,
+    socket: Socket,
+    /// The key that the socket was opened with.
+    key: Option<Arc<Key>>,
+    /// The places that the connection has.
+    held: (Option<Counted>, Option<Place>),
     session: Session,
     /// Frames that came glued to the handshake.
     glued: Option<Buf>,
@@ -113,6 +120,8 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
     conn.upgraded = Some(Box::new(Upgraded {
         node: Rc::clone(&conn.node),
         socket: conn.socket.clone(),
+        key: conn.visit.key().cloned(),
+        held: (conn.counted.take(), conn.place.take()),
         session,
         glued,
         request_id: id.map(Box::new),

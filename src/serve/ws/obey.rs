@@ -1,5 +1,6 @@
 //! What each op does.
 
+use super::super::access::visit;
 use super::super::sender::Reader;
 use super::attached::Attached;
 use super::op::{Op, Refused};
@@ -65,7 +66,12 @@ impl Socket {
     ) -> Result<(), Refused> {
         self.free_place(&id)?;
         self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
+        let key = self.key.as_deref();
+        let place = visit::begin_stream(key)
+            .and_then(|place| visit::take_urls(key, request.urls.len()).map(|()| place))
+            .map_err(|error| Refused::state(Some(id.clone()), error))?;
         let terms = Terms {
+            place: place.map(Arc::new),
             id: Ulid::generate(),
             principal: Arc::clone(&self.principal),
             idempotency_key: None,
@@ -123,6 +129,8 @@ impl Socket {
     }
 
     async fn add(&mut self, id: &str, urls: &[Text]) -> Result<(), Refused> {
+        visit::take_urls(self.key.as_deref(), urls.len())
+            .map_err(|error| Refused::state(Some(id.to_owned()), error))?;
         let named = self.named(id)?.stream();
         let place = (named.owner(), named.id());
         match self.node.add(place, urls.into()).await {

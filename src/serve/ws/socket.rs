@@ -3,7 +3,9 @@
 //! Reading goes on while a send is stalled: a peer is judged by what it says, and may want to cancel
 //! the very stream that fills its connection. While nothing is to be said no buffer is held.
 
+use super::super::access::keys::Key;
 use super::super::conn::Gone;
+use super::super::socket;
 use super::Upgraded;
 use super::attached::{Attached, Marks, Next};
 use super::op::{self, Refused};
@@ -23,9 +25,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uring::arena::{self, Buf};
-use uring::net::TcpStream;
 use uring::{Either, Gather, select2};
 
+/// How long a peer may keep us from saying, in TLS, that nothing more comes.
+const SHUT_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes asked of a socket at a time.
 const READ_BYTES: usize = 16 * 1024;
 /// Time for ops before the loop does something else.
@@ -36,7 +39,9 @@ const DEFLATE_TURN_BYTES: usize = 32 * 1024;
 /// See the module.
 pub(super) struct Socket {
     pub(super) node: Rc<Node>,
-    socket: TcpStream,
+    socket: socket::Socket,
+    /// The key that it was opened with: its limits hold for what is begun here.
+    pub(super) key: Option<Arc<Key>>,
     session: Session,
     /// The streams that are sent here; whose turn it is stands in front.
     pub(super) streams: VecDeque<Box<Attached>>,
@@ -56,10 +61,11 @@ pub(super) struct Socket {
 
 /// Serves a WebSocket to its end. `news` is raised when the server stops.
 pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
-    let Upgraded { node, socket, session, glued, request_id, principal } = *upgraded;
+    let Upgraded { node, socket, key, held, session, glued, request_id, principal } = *upgraded;
     let mut this = Socket {
         node,
         socket,
+        key,
         session,
         streams: VecDeque::new(),
         leaving: Vec::new(),
@@ -73,6 +79,7 @@ pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
     // Whatever ends it, the streams go on for their resume windows.
     let _ = this.serve().await;
     this.node.observe.count(Counter::WsClosed);
+    drop(held);
 }
 
 impl Socket {
@@ -88,7 +95,9 @@ impl Socket {
                 Box::pin(self.handle_input(buf)).await;
             }
             self.fill(&mut out);
-            self.end_when_over(&out)?;
+            if self.end_when_over(&out)? {
+                Box::pin(self.shut_write()).await?;
+            }
             if out.is_empty() {
                 self.rest(&mut out);
                 let until = self.session.poll_timeout().ok_or(Gone)?;
@@ -218,8 +227,9 @@ impl Socket {
         Some((self.outbox.as_deref_mut()?, &mut self.session))
     }
 
-    /// Shuts our side once both have closed and all is sent; the end once the socket is to go.
-    fn end_when_over(&mut self, out: &Gather) -> Result<(), Gone> {
+    /// Whether to shut our side, because both have closed and all is sent; the end once the socket is
+    /// to go.
+    fn end_when_over(&mut self, out: &Gather) -> Result<bool, Gone> {
         match self.session.status() {
             Status::Cut(reason) => {
                 tracing::debug!(?reason, "a WebSocket has ended");
@@ -227,10 +237,15 @@ impl Socket {
             }
             Status::Draining if out.is_empty() && !self.shut => {
                 self.shut = true;
-                Ok(self.socket.shutdown_write()?)
+                Ok(true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
+    }
+
+    async fn shut_write(&self) -> Result<(), Gone> {
+        let shut = uring::time::timeout(SHUT_PATIENCE, self.socket.shutdown_write());
+        Ok(shut.await.map_err(|_| Gone)??)
     }
 
     /// Gives back what a socket that has nothing to say does not need.
@@ -315,6 +330,9 @@ impl Socket {
         let now = Instant::now();
         let observe = &self.node.observe;
         observe.add(Counter::BytesOut, sent as u64);
+        if let Some(key) = &self.key {
+            key.quota.bytes().charge(now, sent as u64);
+        }
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
         let pressed = outbox.handle_sent(now, sent, begun);
         for attached in &mut self.streams {

@@ -1,0 +1,197 @@
+//! Requests that a browser sends for a page of another origin (Fetch standard, "CORS protocol").
+//!
+//! What no browser sends has no `Origin` and is none of this. What has one must come from an origin
+//! that the operator named, or from this server itself. All other requests are refused, not merely
+//! answered without permission to read: a page that the operator's browser happens to show could
+//! otherwise start crawls on an open server behind his firewall, or on his own machine.
+
+use crate::limits::CORS_ORIGINS_MAX;
+use bytes::Bytes;
+
+/// Request fields that a page may set.
+const ALLOWED_FIELDS: &str = "Authorization, X-API-Key, Content-Type, Accept, Idempotency-Key, Last-Event-ID, X-Request-ID, traceparent, tracestate";
+/// Answer fields that a page may read, beside those that it always may.
+const EXPOSED_FIELDS: &str =
+    "X-Stream-ID, X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate, Allow";
+/// Seconds for which a browser may remember a preflight's answer.
+const MAX_AGE_S: &str = "600";
+
+/// Origins that may ask.
+#[derive(Debug, Clone, Default)]
+pub struct Cors {
+    any: bool,
+    origins: Vec<Bytes>,
+}
+
+/// What a request's `Origin` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Verdict {
+    /// There is none, or it is our own.
+    #[default]
+    Same,
+    /// One that may ask: the value of `Access-Control-Allow-Origin`.
+    Allowed(Bytes),
+    /// Another one.
+    Refused,
+}
+
+impl Cors {
+    /// Reads `https://app.example.com`, or `*` for every origin.
+    ///
+    /// # Errors
+    /// The first that is no origin.
+    pub fn new(origins: &[String]) -> Result<Self, String> {
+        if origins.len() > CORS_ORIGINS_MAX {
+            return Err(format!("more than {CORS_ORIGINS_MAX} origins"));
+        }
+        let mut cors = Self::default();
+        for origin in origins {
+            match origin.as_str() {
+                "*" => cors.any = true,
+                text if is_origin(text) => cors.origins.push(Bytes::from(text.to_owned())),
+                text => return Err(text.to_owned()),
+            }
+        }
+        Ok(cors)
+    }
+
+    /// Whether any origin may ask.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        !self.any && self.origins.is_empty()
+    }
+
+    /// Judges a request. `open`: the server asks for no credential, so a name that somebody points
+    /// at our address (DNS rebinding) must not count as ours.
+    #[must_use]
+    pub fn judge(&self, origin: Option<&[u8]>, host: Option<&str>, open: bool) -> Verdict {
+        let Some(origin) = origin else { return Verdict::Same };
+        if self.any {
+            return Verdict::Allowed(Bytes::from_static(b"*"));
+        }
+        if let Some(known) = self.origins.iter().find(|known| known[..] == *origin) {
+            return Verdict::Allowed(known.clone());
+        }
+        let authority = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
+        let ours = |host: &str| {
+            authority.is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
+                && (!open || names_loopback(host))
+        };
+        if host.is_some_and(ours) { Verdict::Same } else { Verdict::Refused }
+    }
+
+    /// The fields of any answer to that verdict.
+    pub fn fields(&self, verdict: &Verdict, out: &mut Vec<(&'static str, Bytes)>) {
+        if let Verdict::Allowed(origin) = verdict {
+            out.push(("Access-Control-Allow-Origin", origin.clone()));
+            out.push((
+                "Access-Control-Expose-Headers",
+                Bytes::from_static(EXPOSED_FIELDS.as_bytes()),
+            ));
+        }
+        if !self.is_off() && !self.any {
+            // A cache must not give one origin's answer to another.
+            out.push(("Vary", Bytes::from_static(b"Origin")));
+        }
+    }
+
+    /// The further fields of the answer to a preflight.
+    pub fn preflight(methods: &'static str, out: &mut Vec<(&'static str, Bytes)>) {
+        for (name, value) in [
+            ("Access-Control-Allow-Methods", methods),
+            ("Access-Control-Allow-Headers", ALLOWED_FIELDS),
+            ("Access-Control-Max-Age", MAX_AGE_S),
+        ] {
+            out.push((name, Bytes::from_static(value.as_bytes())));
+        }
+    }
+}
+
+/// An origin as a browser writes it (RFC 6454 §6.2): scheme, host, port, no path.
+fn is_origin(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
+}
+
+/// Whether a `Host` can only mean this machine.
+fn names_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn judge(origins: &[&str], origin: &str, host: &str, open: bool) -> Verdict {
+        let origins: Vec<String> = origins.iter().map(|text| (*text).to_owned()).collect();
+        Cors::new(&origins).unwrap().judge(Some(origin.as_bytes()), Some(host), open)
+    }
+
+    #[test]
+    fn only_named_origins_and_our_own_may_ask() {
+        let app = "https://app.example.com";
+        assert_eq!(judge(&[app], app, "api:1", false), Verdict::Allowed(Bytes::from(app)));
+        assert_eq!(judge(&["*"], "null", "api", true), Verdict::Allowed(Bytes::from("*")));
+        for other in [
+            "https://app.example.com:8443",
+            "http://app.example.com",
+            "null",
+            "https://APP.example.com",
+            "https://app.example.com.evil",
+            "",
+        ] {
+            assert_eq!(judge(&[app], other, "api:1", false), Verdict::Refused, "{other}");
+        }
+        assert_eq!(judge(&[], "http://127.0.0.1:8080", "127.0.0.1:8080", true), Verdict::Same);
+        assert_eq!(judge(&[], "http://[::1]:80", "[::1]:80", true), Verdict::Same);
+        assert_eq!(judge(&[], "https://api", "API", false), Verdict::Same);
+        assert_eq!(Cors::default().judge(None, None, true), Verdict::Same);
+    }
+
+    #[test]
+    fn a_name_pointed_at_us_is_not_ours_while_we_are_open() {
+        assert_eq!(
+            judge(&[], "http://evil.example:8080", "evil.example:8080", true),
+            Verdict::Refused
+        );
+        assert_eq!(judge(&[], "http://evil.example", "127.0.0.1:8080", true), Verdict::Refused);
+        assert_eq!(
+            judge(&[], "http://127.0.0.1.evil:1", "127.0.0.1.evil:1", true),
+            Verdict::Refused
+        );
+    }
+
+    #[test]
+    fn what_is_no_origin_is_told() {
+        for text in [
+            "example.com",
+            "https://a/",
+            "https://a/b",
+            "ftp://a",
+            "https://A",
+            "https://u@a",
+            "https://a:443",
+        ] {
+            assert!(Cors::new(&[text.to_owned()]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_for_one_origin_says_so_to_caches() {
+        let cors = Cors::new(&["https://a".to_owned()]).unwrap();
+        let mut fields = Vec::new();
+        cors.fields(&Verdict::Same, &mut fields);
+        assert_eq!(fields, [("Vary", Bytes::from("Origin"))]);
+        let mut none = Vec::new();
+        Cors::default().fields(&Verdict::Refused, &mut none);
+        assert!(none.is_empty() && Cors::default().is_off());
+    }
+}
