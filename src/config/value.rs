@@ -69,6 +69,18 @@ impl Value for String {
     }
 }
 
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Value for Option<PathBuf> {
     const EXPECTED: &'static str = "a file's path";
 
@@ -143,6 +155,16 @@ pub enum Roots {
     Platform,
 }
 
+/// Who resolves the names of URLs where there is a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// This server.
+    Local,
+    /// The proxy.
+    Remote,
+}
+
+choice!(Names, "local or remote", "local" => Self::Local, "remote" => Self::Remote);
 choice!(LogFormat, "human or json", "human" => Self::Human, "json" => Self::Json);
 choice!(Roots, "webpki or platform", "webpki" => Self::Webpki, "platform" => Self::Platform);
 choice!(

@@ -2,7 +2,7 @@
 
 use super::mesh::PageJob;
 use super::node::Node;
-use super::request::{CrawlRequest, Options, OrderName, Robots};
+use super::request::{CrawlRequest, Options, OrderName};
 use crate::error::Stage;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
@@ -19,10 +19,6 @@ use ulid::Ulid;
 
 /// What a page's event is taken to weigh before the stream has seen larger ones, in bytes.
 const EVENT_BYTES_GUESS: usize = 16 * 1024;
-
-/// What every client is told that did not say `"robots":"ignore"`.
-const ROBOTS_WARNING: &str =
-    "robots.txt is not asked by this version; say \"robots\":\"ignore\" to agree";
 
 /// What a stream is begun with, beside the client's request.
 #[derive(Debug, Clone, Copy)]
@@ -218,10 +214,7 @@ impl Live {
                         resume_window_s: self.resume_window.as_secs(),
                         replay_bytes_max: node.shared.config.replay_bytes_max,
                         deadline_ms: self.options.deadline_ms,
-                        warnings: match self.options.robots {
-                            Robots::Respect => &[ROBOTS_WARNING],
-                            Robots::Ignore => &[],
-                        },
+                        warnings: &[],
                     };
                     events::metadata(out, &facts)
                 }

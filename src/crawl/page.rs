@@ -2,7 +2,7 @@
 
 use super::mesh::{LaneJob, PageJob};
 use super::node::Node;
-use super::request::{Format, Options};
+use super::request::{Format, Options, Robots};
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract;
 use crate::fetch::{FetchRequest, Fetched};
@@ -33,6 +33,7 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
         redirects: job.options.redirects,
         user_agent: job.options.user_agent.as_deref(),
         headers: &job.options.headers,
+        robots: job.options.robots == Robots::Respect,
     };
     let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
         Either::Left(fetched) => fetched,
