@@ -24,6 +24,8 @@ pub mod decode;
 pub mod egress;
 mod exchange;
 pub mod field;
+#[doc(hidden)]
+pub mod fuzzing;
 mod h2;
 mod h2_io;
 mod hosts;
