@@ -3,6 +3,8 @@
 use crate::answers::{br, gzip, ok};
 use crate::http2_origin::Http2Origin;
 use crate::origin::{Origins, Script, Then};
+use Expected::{Fails, Page};
+use PageCode::*;
 use forebay::error::{PageCode, Stage};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -164,91 +166,62 @@ fn endless(name: &str) -> Option<(Vec<u8>, Then)> {
 
 /// All kinds of fetches.
 pub(crate) fn cases(origins: &Origins, http2: &Http2Origin) -> Vec<Case> {
-    use Expected::{Fails, Page};
-    use PageCode::*;
     let mut cases = Vec::new();
     let mut add = |name: &'static str, url: String, expected: &[Expected]| {
         let patience = Duration::from_secs(40);
         let case = Case { name, url, patience, robots: false, expected: expected.to_vec() };
         cases.push(case);
     };
-    let plain = |path: &str| format!("http://127.0.0.1:{}/{path}", origins.plain);
-    let secure = |port: u16, path: &str| format!("https://127.0.0.1:{port}/{path}");
-    let malformed_head = [Fails(HttpMalformed, Stage::Ttfb)];
-    let malformed_body = [Fails(HttpMalformed, Stage::Body)];
-    for (names, expected) in [
-        (
-            &["page", "gzip", "br", "early-hints", "charset", "redirect", "bare-lf"][..],
-            &[Page(200)][..],
-        ),
-        (&["missing"], &[Page(404)]),
-        (&["busy"], &[Page(503)]),
-        (&["silent"], &[Fails(ConnectFailed, Stage::Ttfb)]),
-        (&["reset"], &[Fails(ConnectFailed, Stage::Ttfb)]),
-        (&["mute-long", "stalled-head"], &[Fails(ReadTimeout, Stage::Ttfb)]),
-        (&["stalled-long"], &[Fails(ReadTimeout, Stage::Body)]),
-        (
-            &[
-                "cut-head",
-                "reset-head",
-                "no-http",
-                "http2-preface",
-                "bad-status",
-                "switching",
-                "nul-in-field",
-                "no-colon",
-                "two-lengths",
-                "bad-length",
-                "bad-coding",
-                "many-fields",
-                "endless-fields",
-                "interim",
-                "to-scheme",
-                "huge-location",
-                "two-locations",
-            ],
-            &malformed_head,
-        ),
-        (
-            &[
-                "short",
-                "reset-body",
-                "bad-chunk",
-                "huge-chunk",
-                "no-chunk-end",
-                "cut-chunks",
-                "long-extension",
-                "endless-trailers",
-            ],
-            &malformed_body,
-        ),
-        (
-            &[
-                "bomb-gzip",
-                "bomb-br",
-                "bomb-zstd",
-                "not-gzip",
-                "cut-gzip",
-                "cut-br",
-                "unknown-coding",
-                "five-codings",
-            ],
-            &[Fails(DecodeFailed, Stage::Body)],
-        ),
-        (&["announced", "endless-body", "endless-chunks"], &[Fails(BodyTooLarge, Stage::Body)]),
-        (&["pdf"], &[Fails(UnsupportedType, Stage::Ttfb)]),
-        (&["binary", "feed"], &[Fails(UnsupportedType, Stage::Body)]),
-        (&["loop", "chain"], &[Fails(TooManyRedirects, Stage::Ttfb)]),
-        (&["inside", "to-private-name"], &[Fails(BlockedEgress, Stage::Dns)]),
-    ] {
-        for name in names {
-            add(name, plain(name), expected);
+    for (names, expected) in PLAIN {
+        for name in *names {
+            add(name, format!("http://127.0.0.1:{}/{name}", origins.plain), expected);
         }
     }
-    add("tls page", secure(origins.tls, "page"), &[Page(200)]);
-    add("tls cut body", secure(origins.tls, "short"), &malformed_body);
-    add("tls reset", secure(origins.tls, "reset"), &[Fails(ConnectFailed, Stage::Ttfb)]);
-    let tls_failed = [Fails(TlsFailed, Stage::Tls)];
+    secure(origins, http2, &mut add);
+    elsewhere(origins, &mut add);
+    hasty(&mut cases, origins, http2);
+    polite(&mut cases, origins);
+    cases
+}
+
+const BAD_HEAD: &[Expected] = &[Fails(HttpMalformed, Stage::Ttfb)];
+const BAD_BODY: &[Expected] = &[Fails(HttpMalformed, Stage::Body)];
+const BLOCKED: &[Expected] = &[Fails(BlockedEgress, Stage::Dns)];
+
+/// Paths of the plain origin, by what must come of them.
+const PLAIN: &[(&[&str], &[Expected])] = &[
+    (&["page", "gzip", "br", "early-hints", "charset", "redirect", "bare-lf"], &[Page(200)]),
+    (&["missing"], &[Page(404)]),
+    (&["busy"], &[Page(503)]),
+    (&["silent", "reset"], &[Fails(ConnectFailed, Stage::Ttfb)]),
+    (&["mute-long", "stalled-head"], &[Fails(ReadTimeout, Stage::Ttfb)]),
+    (&["stalled-long"], &[Fails(ReadTimeout, Stage::Body)]),
+    (&["cut-head", "reset-head", "no-http", "http2-preface", "bad-status", "switching"], BAD_HEAD),
+    (&["nul-in-field", "no-colon", "two-lengths", "bad-length", "bad-coding"], BAD_HEAD),
+    (&["many-fields", "endless-fields", "interim"], BAD_HEAD),
+    (&["to-scheme", "huge-location", "two-locations"], BAD_HEAD),
+    (&["short", "reset-body", "bad-chunk", "huge-chunk", "no-chunk-end", "cut-chunks"], BAD_BODY),
+    (&["long-extension", "endless-trailers"], BAD_BODY),
+    (&["bomb-gzip", "bomb-br", "bomb-zstd"], &[Fails(DecodeFailed, Stage::Body)]),
+    (&["not-gzip", "cut-gzip", "cut-br"], &[Fails(DecodeFailed, Stage::Body)]),
+    (&["unknown-coding", "five-codings"], &[Fails(DecodeFailed, Stage::Body)]),
+    (&["announced", "endless-body", "endless-chunks"], &[Fails(BodyTooLarge, Stage::Body)]),
+    (&["pdf"], &[Fails(UnsupportedType, Stage::Ttfb)]),
+    (&["binary", "feed"], &[Fails(UnsupportedType, Stage::Body)]),
+    (&["loop", "chain"], &[Fails(TooManyRedirects, Stage::Ttfb)]),
+    (&["inside", "to-private-name"], BLOCKED),
+];
+
+/// TLS, good and bad, and HTTP/2.
+fn secure(
+    origins: &Origins,
+    http2: &Http2Origin,
+    add: &mut impl FnMut(&'static str, String, &[Expected]),
+) {
+    let at = |port: u16, path: &str| format!("https://127.0.0.1:{port}/{path}");
+    add("tls page", at(origins.tls, "page"), &[Page(200)]);
+    add("tls cut body", at(origins.tls, "short"), BAD_BODY);
+    add("tls reset", at(origins.tls, "reset"), &[Fails(ConnectFailed, Stage::Ttfb)]);
     for (name, port) in [
         ("expired", origins.expired),
         ("wrong host", origins.wrong_host),
@@ -258,20 +231,27 @@ pub(crate) fn cases(origins: &Origins, http2: &Http2Origin) -> Vec<Case> {
         ("TLS reset", origins.reset_tls),
         ("TLS closed", origins.closed_tls),
     ] {
-        add(name, secure(port, "page"), &tls_failed);
+        add(name, at(port, "page"), &[Fails(TlsFailed, Stage::Tls)]);
     }
-    add("h2 page", http2.url("/page"), &[Page(200)]);
-    add("h2 gzip", http2.url("/gzip"), &[Page(200)]);
-    add("h2 redirect", http2.url("/redirect"), &[Page(200)]);
-    add("h2 refused", http2.url("/refused"), &malformed_head);
-    add("h2 cut", http2.url("/cut"), &malformed_body);
-    add("h2 short", http2.url("/short"), &malformed_body);
-    add("h2 large", http2.url("/large"), &[Fails(BodyTooLarge, Stage::Body)]);
-    add("h2 bomb", http2.url("/bomb"), &[Fails(DecodeFailed, Stage::Body)]);
-    add("h2 pdf", http2.url("/pdf"), &[Fails(UnsupportedType, Stage::Ttfb)]);
+    for (name, path, expected) in [
+        ("h2 page", "/page", &[Page(200)][..]),
+        ("h2 gzip", "/gzip", &[Page(200)]),
+        ("h2 redirect", "/redirect", &[Page(200)]),
+        ("h2 refused", "/refused", BAD_HEAD),
+        ("h2 cut", "/cut", BAD_BODY),
+        ("h2 short", "/short", BAD_BODY),
+        ("h2 large", "/large", &[Fails(BodyTooLarge, Stage::Body)]),
+        ("h2 bomb", "/bomb", &[Fails(DecodeFailed, Stage::Body)]),
+        ("h2 pdf", "/pdf", &[Fails(UnsupportedType, Stage::Ttfb)]),
+    ] {
+        add(name, http2.url(path), expected);
+    }
+}
+
+/// What never reaches an origin.
+fn elsewhere(origins: &Origins, add: &mut impl FnMut(&'static str, String, &[Expected])) {
     let dead = format!("http://127.0.0.1:{}/", origins.dead);
     add("dead", dead, &[Fails(ConnectFailed, Stage::Connect)]);
-    let blocked = [Fails(BlockedEgress, Stage::Dns)];
     for (name, url) in [
         ("private", "http://10.0.0.1/"),
         ("metadata", "http://169.254.169.254/"),
@@ -281,7 +261,7 @@ pub(crate) fn cases(origins: &Origins, http2: &Http2Origin) -> Vec<Case> {
         ("port", "http://93.184.216.34:22/"),
         ("private name", "http://inside.test/"),
     ] {
-        add(name, url.to_owned(), &blocked);
+        add(name, url.to_owned(), BLOCKED);
     }
     for (name, url) in [("no name", "http://no.test/"), ("no address", "http://empty.test/")] {
         add(name, url.to_owned(), &[Fails(DnsFailed, Stage::Dns)]);
@@ -289,14 +269,11 @@ pub(crate) fn cases(origins: &Origins, http2: &Http2Origin) -> Vec<Case> {
     // The cores ask for themselves: the second one that does is told a private address.
     let rebound = format!("http://rebound.test:{}/page", origins.plain);
     add("rebound", rebound, &[Page(200), Fails(BlockedEgress, Stage::Dns)]);
-    hasty(&mut cases, origins, http2);
-    polite(&mut cases, origins);
-    cases
 }
 
 /// Faults that only the deadline of the whole fetch ends.
 fn hasty(cases: &mut Vec<Case>, origins: &Origins, http2: &Http2Origin) {
-    use Stage::*;
+    use Stage::{Body, Connect, Tls, Ttfb};
     let plain = |path: &str| format!("http://127.0.0.1:{}/{path}", origins.plain);
     let mute_tls = format!("https://127.0.0.1:{}/", origins.mute_tls);
     for (name, url, stages) in [
@@ -309,7 +286,7 @@ fn hasty(cases: &mut Vec<Case>, origins: &Origins, http2: &Http2Origin) {
         ("h2 stalled", http2.url("/stalled"), &[Connect, Tls, Ttfb, Body]),
     ] {
         // Which stage it meets depends on how busy the machine is; which code does not.
-        let expected = stages.iter().map(|stage| Expected::Fails(PageCode::UrlTimeout, *stage));
+        let expected = stages.iter().map(|stage| Fails(UrlTimeout, *stage));
         let patience = Duration::from_millis(400);
         let case = Case { name, url, patience, robots: false, expected: expected.collect() };
         cases.push(case);
@@ -318,9 +295,9 @@ fn hasty(cases: &mut Vec<Case>, origins: &Origins, http2: &Http2Origin) {
 
 /// What robots.txt decides.
 fn polite(cases: &mut Vec<Case>, origins: &Origins) {
-    let refused = Expected::Fails(PageCode::RobotsDisallowed, Stage::Pace);
+    let refused = Fails(RobotsDisallowed, Stage::Pace);
     for (name, path, expected) in [
-        ("polite", "page", Expected::Page(200)),
+        ("polite", "page", Page(200)),
         ("disallowed", "private", refused),
         ("disallowed hop", "to-private-path", refused),
     ] {
