@@ -69,8 +69,10 @@ pub const ROBOTS_REDIRECTS_MAX: u32 = 5;
 pub const ROBOTS_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a robots.txt is good for (RFC 9309 §2.4).
 pub const ROBOTS_TTL: Duration = Duration::from_secs(24 * 3600);
-/// How long a robots.txt that could not be had keeps its host's pages away, before it is asked again.
+/// How long a host that is in trouble over its robots.txt is left alone, before it is asked again.
 pub const ROBOTS_RETRY: Duration = Duration::from_secs(30);
+/// The same for a host that can't be reached at all: it may be back at any moment.
+pub const ROBOTS_RECONNECT: Duration = Duration::from_secs(3);
 /// Longest time for a robots.txt, redirects and all.
 pub const ROBOTS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `Crawl-delay` that is kept; a longer one counts as this one.

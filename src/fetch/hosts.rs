@@ -6,10 +6,12 @@
 //!
 //! [`pacing`]: crate::fetch::pacing
 
-use crate::error::PageError;
+use crate::error::{PageCode, PageError};
 use crate::fetch::pacing::{Asker, HostPace, Turn};
 use crate::fetch::robots::Robots;
-use crate::limits::{HOSTS_MAX, ROBOTS_CACHE_BYTES_MAX, ROBOTS_RETRY, ROBOTS_TIMEOUT, ROBOTS_TTL};
+use crate::limits::{
+    HOSTS_MAX, ROBOTS_CACHE_BYTES_MAX, ROBOTS_RECONNECT, ROBOTS_RETRY, ROBOTS_TIMEOUT, ROBOTS_TTL,
+};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -205,7 +207,11 @@ impl Hosts {
         let (rules, ttl) = match (fetched, stale) {
             (Ok(robots), _) => (Rules::Read(Arc::new(robots)), ROBOTS_TTL),
             (Err(_), Some(stale)) => (Rules::Read(stale), ROBOTS_RETRY),
-            (Err(error), None) => (Rules::Unreachable(error), ROBOTS_RETRY),
+            (Err(error), None) => {
+                let answered = error.code == PageCode::RobotsDisallowed;
+                let ttl = if answered { ROBOTS_RETRY } else { ROBOTS_RECONNECT };
+                (Rules::Unreachable(error), ttl)
+            }
         };
         shard.insert(site, Entry::Known { rules, until: now + ttl }, now);
         drop(shard);
@@ -294,7 +300,7 @@ impl RobotsShard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{PageCode, Stage};
+    use crate::error::Stage;
     use std::time::Duration;
 
     fn wake() -> (Wake, uring::mailbox::Receiver<u64>) {
