@@ -8,7 +8,7 @@ mod load;
 mod value;
 
 pub use load::{Problem, Source, Sources, load, table_markdown};
-pub use value::{Deflate, Roots, Value};
+pub use value::{Deflate, Names, Roots, Value};
 
 use crate::observe::logging::LogFormat;
 use crate::proto::forwarded::ForwardedField;
@@ -260,6 +260,13 @@ settings! {
     "fetch.roots" roots: Roots = Roots::Webpki;
     /// PEM file with further trusted roots, for private certificate authorities.
     "fetch.extra_ca" extra_ca: Option<std::path::PathBuf> = None;
+    /// Whether https origins may choose HTTP/2.
+    "fetch.http2" http2: bool = true;
+    /// Requests of the whole process that may be under way to one host and port; more wait.
+    "fetch.host_concurrency" host_concurrency: u32 = 64, 1..=65_536;
+    /// Milliseconds between the starts of two requests to one host and port; its Crawl-delay counts
+    /// where that is longer and robots.txt is respected.
+    "fetch.host_interval_ms" host_interval_ms: u64 = 0, 0..=3_600_000;
 
     /// Bytes of extracted pages kept in memory; 0: no cache.
     "cache.bytes_max" cache_bytes_max: u64 = 256 * 1024 * 1024, 0..=1_099_511_627_776u64;
@@ -280,6 +287,11 @@ settings! {
     "egress.deny" egress_deny: Vec<String> = Vec::new();
     /// Ports that may be fetched.
     "egress.ports" egress_ports: Vec<u16> = vec![80, 443, 8080, 8443];
+    /// Proxy that all fetches go through: `http://[user:password@]host:port` or `socks5://…`.
+    "egress.proxy" egress_proxy: String = String::new();
+    /// Who resolves names where there is a proxy: local (the address guard sees every address) or
+    /// remote (the proxy does, and has to guard its own network).
+    "egress.proxy_dns" egress_proxy_dns: Names = Names::Local;
 
     /// Bytes of HTML handed to the extractor; the rest of a longer page is cut off.
     "extract.html_bytes_max" html_bytes_max: usize = 2 * 1024 * 1024, 1024..=crate::limits::HTML_BYTES_MAX;

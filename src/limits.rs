@@ -59,6 +59,41 @@ pub const DECODE_TURN_BYTES: usize = 64 * 1024;
 /// Stacked content codings (`Content-Encoding: gzip, br`), innermost first.
 pub const CONTENT_CODINGS_MAX: usize = 2;
 
+/// Bytes of a robots.txt that count (RFC 9309 §2.5); the rest is not read.
+pub const ROBOTS_BYTES_MAX: usize = 500 * 1024;
+/// Bytes of a robots.txt, or of a path against its rules, between two turns of the loop.
+pub const ROBOTS_TURN_BYTES: usize = 32 * 1024;
+/// Redirects from one robots.txt to the next (RFC 9309 §2.3.1.2).
+pub const ROBOTS_REDIRECTS_MAX: u32 = 5;
+/// Bytes of all read robots.txt files of the process; above it some are forgotten and asked again.
+pub const ROBOTS_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a robots.txt is good for (RFC 9309 §2.4).
+pub const ROBOTS_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long a host that is in trouble over its robots.txt is left alone, before it is asked again.
+pub const ROBOTS_RETRY: Duration = Duration::from_secs(30);
+/// The same for a host that can't be reached at all: it may be back at any moment.
+pub const ROBOTS_RECONNECT: Duration = Duration::from_secs(3);
+/// Longest time for a robots.txt, redirects and all.
+pub const ROBOTS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest `Crawl-delay` that is kept; a longer one counts as this one.
+pub const CRAWL_DELAY_MAX: Duration = Duration::from_secs(3600);
+/// Longest `Retry-After` that holds a host back; a longer one counts as this one.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Fetches of one core that may wait for a host's turn or its robots.txt at once; above it they end
+/// with `host_throttled`.
+pub const TURNS_WAITING_MAX: usize = 16_384;
+/// Hosts that the process keeps times for while nothing is under way to them.
+pub const HOSTS_MAX: usize = 65_536;
+
+/// Bytes of a response's fields over HTTP/2, counted as RFC 9113 §6.5.2 does.
+pub const H2_HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of one response that an origin may send over HTTP/2 before they are read.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes of all responses of one HTTP/2 connection that may be sent before they are read.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Frames of an HTTP/2 body that may be empty.
+pub const H2_EMPTY_FRAMES_MAX: usize = 1000;
+
 /// Names that one core's DNS cache holds.
 pub const DNS_CACHE_ENTRIES_MAX: usize = 4096;
 /// Names that one core waits for at once; above it the fetch fails with `dns_failed`.
@@ -152,6 +187,8 @@ const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a request line fits in a head");
     assert!(REQUEST_HEAD_BYTES_MAX <= PIPELINE_BYTES_MAX, "a whole head fits behind a request");
     assert!(URL_BYTES_MAX <= RESPONSE_HEAD_BYTES_MAX, "a Location fits in a response head");
+    assert!(ROBOTS_BYTES_MAX as u64 <= BODY_BYTES_MAX, "a robots.txt can be fetched");
+    assert!(H2_STREAM_WINDOW_BYTES <= H2_CONNECTION_WINDOW_BYTES, "one response alone has room");
     assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");
     assert!(WS_CONTROL_BYTES_MAX * 2 < WS_CONTROL_BACKLOG_BYTES_MAX, "a ping and a close fit");
     assert!(GUEST_OUTPUT_BYTES_MAX <= GUEST_MEMORY_BYTES_MAX, "an answer lies in guest memory");

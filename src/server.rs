@@ -1,6 +1,6 @@
 //! From a configuration to running cores, and from a signal to their end.
 
-use crate::config::{Config, Roots};
+use crate::config::{Config, Names, Roots};
 use crate::control::{self, Control};
 use crate::crawl::cached::Pages;
 use crate::crawl::lane;
@@ -9,6 +9,7 @@ use crate::crawl::node::{Node, Shared};
 use crate::crawl::report;
 use crate::extract::{self, ExtractConfig, Extractor, LoadError, Ticker};
 use crate::fetch::pool::PoolLimits;
+use crate::fetch::proxy::ProxyDns;
 use crate::fetch::resolve::Resolver;
 use crate::fetch::tls::TlsRoots;
 use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
@@ -324,6 +325,14 @@ pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigErro
         tls_timeout: millis(config.tls_timeout_ms),
         ttfb_timeout: millis(config.ttfb_timeout_ms),
         body_idle_timeout: millis(config.body_idle_timeout_ms),
+        proxy: Some(config.egress_proxy.clone()),
+        proxy_dns: match config.egress_proxy_dns {
+            Names::Local => ProxyDns::Local,
+            Names::Remote => ProxyDns::Remote,
+        },
+        http2: config.http2,
+        host_concurrency: config.host_concurrency,
+        host_interval: millis(config.host_interval_ms),
         pool: PoolLimits {
             per_origin: config.pool_per_origin,
             total: config.pool_max,

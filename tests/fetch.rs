@@ -2,19 +2,33 @@
 //! that behave well, badly and worse. Bounded: no test waits longer than its own short deadline.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "fetch/answers.rs"]
+mod answers;
+#[path = "fetch/courtesy.rs"]
+mod courtesy;
+#[path = "fetch/http2.rs"]
+mod http2;
+#[path = "fetch/http2_origin.rs"]
+mod http2_origin;
 #[path = "fetch/origin.rs"]
 mod origin;
+#[path = "fetch/proxy.rs"]
+mod proxy;
+#[path = "fetch/trust.rs"]
+mod trust;
 
+use answers::{gzip, ok};
 use forebay::error::{PageCode, Stage};
 use forebay::fetch::resolve::{Question, Resolver, channel};
 use forebay::fetch::{FetchConfig, FetchFailure, FetchRequest, FetchShared, Fetched, Fetcher};
-use origin::{Conn, Origin, Trust, gzip, ok};
+use origin::{Conn, Origin};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use trust::Trust;
 
 /// Settings under which loopback may be dialled and nothing takes long.
 fn config() -> FetchConfig {
@@ -50,6 +64,16 @@ where
     F: Future<Output = T> + 'static,
     T: Send + 'static,
 {
+    on_cores(config, zone, [main]).remove(0)
+}
+
+/// Runs each `main` on a core of its own, with a fetcher of its own: one process, seen by its hosts.
+fn on_cores<F, T, M>(config: FetchConfig, zone: Zone, mains: impl IntoIterator<Item = M>) -> Vec<T>
+where
+    M: FnOnce(Rc<Fetcher>) -> F + Send + 'static,
+    F: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
     let (questions, mut asked) = channel(16);
     let control = std::thread::spawn(move || {
         let mut times = std::collections::HashMap::<String, usize>::new();
@@ -63,15 +87,24 @@ where
     });
     let shared = FetchShared::new(config).unwrap();
     let driver = uring::probe::choose(uring::Runtime::Auto, &uring::probe::probe()).unwrap().driver;
-    let core = uring::core::CoreConfig::new(0, driver);
-    let handle = uring::core::spawn(core, move || async move {
-        let fetcher = Fetcher::new(shared, Resolver::new(questions));
-        main(fetcher).await
-    })
-    .unwrap();
-    let outcome = handle.join().unwrap();
+    let cores: Vec<_> = mains
+        .into_iter()
+        .enumerate()
+        .map(|(index, main)| {
+            let (shared, questions) = (Arc::clone(&shared), questions.clone());
+            let core = uring::core::CoreConfig::new(index, driver);
+            uring::core::spawn(core, move || async move {
+                let fetcher = Fetcher::new(shared, Resolver::new(questions));
+                main(fetcher).await
+            })
+            .unwrap()
+        })
+        .collect();
+    drop(questions);
+    let outcomes = cores.into_iter().map(|core| core.join().unwrap()).collect();
     control.join().unwrap();
-    outcome
+    assert_eq!(shared.under_way(), (0, 0), "every turn was given back");
+    outcomes
 }
 
 fn request(url: &str) -> FetchRequest<'_> {
@@ -83,6 +116,7 @@ fn request(url: &str) -> FetchRequest<'_> {
         user_agent: None,
         headers: &[],
         known: None,
+        robots: false,
     }
 }
 
@@ -149,8 +183,8 @@ fn bodies_by_every_framing_and_coding() {
         ok("Content-Encoding: gzip\r\n", &gzip(PAGE)),
         ok("Content-Encoding: gzip\r\n", &gzip(&long)),
         ok("Content-Encoding: zstd\r\n", &zstd::bulk::compress(&long, 3).unwrap()),
-        ok("Content-Encoding: br\r\n", &origin::br(&long)),
-        ok("Content-Encoding: br, gzip\r\n", &gzip(&origin::br(PAGE))),
+        ok("Content-Encoding: br\r\n", &answers::br(&long)),
+        ok("Content-Encoding: br, gzip\r\n", &gzip(&answers::br(PAGE))),
         [&b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"[..], &ok("", PAGE)].concat(),
     ];
     for (at, answer) in answers.into_iter().enumerate() {

@@ -171,6 +171,16 @@ choice!(
     Deflate, "off, message or takeover",
     "off" => Self::Off, "message" => Self::Message, "takeover" => Self::Takeover
 );
+/// Who resolves the names of URLs where there is a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// This server.
+    Local,
+    /// The proxy.
+    Remote,
+}
+
+choice!(Names, "local or remote", "local" => Self::Local, "remote" => Self::Remote);
 choice!(LogFormat, "human or json", "human" => Self::Human, "json" => Self::Json);
 choice!(Roots, "webpki or platform", "webpki" => Self::Webpki, "platform" => Self::Platform);
 choice!(

@@ -3,7 +3,7 @@
 use super::cached::Ask;
 use super::mesh::PageJob;
 use super::node::Node;
-use super::request::{CrawlRequest, Options, OrderName, Robots};
+use super::request::{CrawlRequest, Options, OrderName};
 use crate::error::Stage;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
@@ -29,10 +29,6 @@ const EVENT_BYTES_GUESS: usize = 16 * 1024;
 
 /// For how long a stream works off cached pages before it lets others go on.
 const TURN: Duration = Duration::from_micros(150);
-
-/// What every client is told that did not say `"robots":"ignore"`.
-const ROBOTS_WARNING: &str =
-    "robots.txt is not asked by this version; say \"robots\":\"ignore\" to agree";
 
 /// What a stream is begun with, beside the client's request.
 #[derive(Debug, Clone)]
@@ -417,10 +413,7 @@ impl Live {
                         resume_window_s: self.stream.birth.resume_window.as_secs(),
                         replay_bytes_max: node.shared.config.replay_bytes_max,
                         deadline_ms: self.options.deadline_ms,
-                        warnings: match self.options.robots {
-                            Robots::Respect => &[ROBOTS_WARNING],
-                            Robots::Ignore => &[],
-                        },
+                        warnings: &[],
                     };
                     events::metadata(out, &facts)
                 }

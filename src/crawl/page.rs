@@ -2,7 +2,7 @@
 
 use super::mesh::{LaneJob, PageJob};
 use super::node::Node;
-use super::request::{Format, Options};
+use super::request::{Format, Options, Robots};
 use crate::cache::entry::Entry;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract;
@@ -63,6 +63,7 @@ pub(super) async fn run(
         user_agent: job.options.user_agent.as_deref(),
         headers: &job.options.headers,
         known: known.filter(|entry| entry.can_be_vouched_for()).and_then(known_page),
+        robots: job.options.robots == Robots::Respect,
     };
     let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
         Either::Left(fetched) => fetched,

@@ -3,7 +3,6 @@
 
 use super::target::Target;
 use super::{FetchRequest, field};
-use crate::proto::h1::Fields;
 
 /// A page that is known already, and what its origin knows it by.
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +34,11 @@ pub struct Caching {
 const FIELD_BYTES_MAX: usize = 1024;
 
 impl Caching {
-    pub(super) fn of(fields: Fields<'_>) -> Self {
+    pub(super) fn of(fields: impl Fn(&str) -> Vec<Vec<u8>>) -> Self {
         let joined = |name: &str| {
             let mut all = String::new();
-            for value in fields.all(name) {
-                let value = String::from_utf8_lossy(value);
+            for value in fields(name) {
+                let value = String::from_utf8_lossy(&value);
                 if all.len() + value.len() < FIELD_BYTES_MAX {
                     all.push_str(if all.is_empty() { "" } else { "," });
                     all.push_str(&value);
@@ -48,7 +47,8 @@ impl Caching {
             all
         };
         let one = |name: &str| {
-            fields.get_str(name).filter(|value| value.len() <= FIELD_BYTES_MAX).map(str::to_owned)
+            let first = fields(name).into_iter().next()?;
+            String::from_utf8(first).ok().filter(|value| value.len() <= FIELD_BYTES_MAX)
         };
         Self {
             cache_control: joined("cache-control"),

@@ -3,17 +3,20 @@
 
 use crate::error::{PageCode, PageError, Stage};
 use crate::fetch::egress::{CheckedAddr, Refusal};
+use crate::fetch::h2::Link;
+use crate::fetch::proxy::{Destination, Handshake, Proxy};
+use crate::fetch::request::ForwardedBy;
 use crate::fetch::target::{Origin, Scheme, Target};
 use crate::fetch::tls::{TlsError, TlsStream};
 use crate::fetch::track::Track;
 use crate::fetch::{Fetcher, count};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uring::net::{PeerState, TcpStream};
-use uring::time::{sleep_until, timeout};
+use uring::time::{sleep_until, timeout, timeout_at};
 
 /// Bytes per read of a plain connection.
 const READ_BYTES: usize = 16 * 1024;
@@ -30,6 +33,14 @@ pub(crate) struct Connection {
     addr: CheckedAddr,
     /// It has carried an exchange before.
     pub(crate) reused: bool,
+    /// The proxy at its other end, where that forwards requests.
+    pub(crate) forwarded_by: Option<ForwardedBy>,
+}
+
+/// A fresh connection, by the version of HTTP that it carries.
+pub(crate) enum Opened {
+    Http1(Connection),
+    Http2(Link),
 }
 
 impl Connection {
@@ -79,8 +90,16 @@ impl Fetcher {
         let (host, port) = (target.host(), target.origin().port);
         let egress = &self.shared.egress;
         egress.check_name(host, port).map_err(|refusal| self.refuse(refusal))?;
+        let blind = self.shared.proxy.as_ref().is_some_and(Proxy::resolves);
         let addresses: Rc<[IpAddr]> = match target.ip() {
             Some(ip) => Rc::from([ip]),
+            // RFC 6761 §6.3: these need no look-up to be known.
+            None if blind && is_localhost(host) => Rc::from([Ipv4Addr::LOCALHOST.into()]),
+            // Never dialled: what such a connection is pooled by.
+            None if blind => {
+                let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+                return Ok(vec![CheckedAddr::of_proxy(nowhere)]);
+            }
             None => {
                 let resolved = timeout(self.shared.config.dns_timeout, self.resolver.resolve(host));
                 let failed = |reason: &str| {
@@ -130,30 +149,86 @@ impl Fetcher {
         target: &Target,
         approved: &[CheckedAddr],
         track: &Track<'_>,
-    ) -> Result<Connection, PageError> {
+    ) -> Result<Opened, PageError> {
         track.enter(Stage::Connect);
-        let (tcp, addr) = self.connect(approved).await?;
+        let forwarded_by = self.shared.proxy.as_ref().and_then(|proxy| proxy.forwards(target));
+        let (tcp, addr) = match &self.shared.proxy {
+            Some(proxy) => self.connect_by(proxy, target, approved).await?,
+            None => self.connect(approved).await?,
+        };
         count(&self.stats.opened, 1);
         let transport = match target.origin().scheme {
             Scheme::Http => Transport::Plain(tcp),
             Scheme::Https => {
                 track.enter(Stage::Tls);
-                let config = Arc::clone(&self.shared.tls);
-                let handshake = TlsStream::connect(tcp, config, target.host());
-                match timeout(self.shared.config.tls_timeout, Box::pin(handshake)).await {
-                    Ok(Ok(tls)) => Transport::Tls(tls),
-                    Ok(Err(error)) => {
-                        let reason = error.reason();
-                        return Err(PageError::new(PageCode::TlsFailed, Stage::Tls, reason));
-                    }
-                    Err(_) => {
-                        let message = "the TLS handshake took too long";
-                        return Err(PageError::new(PageCode::ConnectTimeout, Stage::Tls, message));
-                    }
+                let tls = self.secure(tcp, target).await?;
+                if tls.chose_http2() {
+                    let link = self.links.open(target.origin(), addr, tls).await?;
+                    return Ok(Opened::Http2(link));
                 }
+                Transport::Tls(tls)
             }
         };
-        Ok(Connection { transport, addr, reused: false })
+        Ok(Opened::Http1(Connection { transport, addr, reused: false, forwarded_by }))
+    }
+
+    async fn secure(&self, tcp: TcpStream, target: &Target) -> Result<TlsStream, PageError> {
+        let config = Arc::clone(&self.shared.tls);
+        let handshake = TlsStream::connect(tcp, config, target.host());
+        match timeout(self.shared.config.tls_timeout, Box::pin(handshake)).await {
+            Ok(Ok(tls)) => Ok(tls),
+            Ok(Err(error)) => Err(PageError::new(PageCode::TlsFailed, Stage::Tls, error.reason())),
+            Err(_) => {
+                let message = "the TLS handshake took too long";
+                Err(PageError::new(PageCode::ConnectTimeout, Stage::Tls, message))
+            }
+        }
+    }
+
+    /// A tunnel through the proxy to the first approved address that it reaches, or a connection to
+    /// the proxy itself where that forwards requests. All of it in the time for one connect.
+    async fn connect_by(
+        &self,
+        proxy: &Proxy,
+        target: &Target,
+        approved: &[CheckedAddr],
+    ) -> Result<(TcpStream, CheckedAddr), PageError> {
+        let end = Instant::now() + self.shared.config.connect_timeout;
+        let failed =
+            |reason: String| PageError::new(PageCode::ConnectFailed, Stage::Connect, reason);
+        let late = |_| {
+            let message = "the proxy did not make the connection in time";
+            PageError::new(PageCode::ConnectTimeout, Stage::Connect, message)
+        };
+        let own = match proxy.host().parse() {
+            Ok(ip) => Rc::from([ip]),
+            Err(_) => timeout_at(end, self.resolver.resolve(proxy.host()))
+                .await
+                .map_err(late)?
+                .map_err(|reason| failed(format!("the proxy's name: {reason}")))?,
+        };
+        let own: Vec<_> = own
+            .iter()
+            .map(|ip| CheckedAddr::of_proxy(SocketAddr::new(*ip, proxy.port())))
+            .collect();
+        let mut error = failed("the name has no addresses".to_owned());
+        let (host, port) = (target.host(), target.origin().port);
+        let tunnels: Vec<_> = match (proxy.resolves(), target.ip()) {
+            (true, None) => vec![Destination::Name(host.to_owned(), port)],
+            _ => approved.iter().map(|addr| Destination::Addr(addr.addr())).collect(),
+        };
+        for (at, to) in tunnels.into_iter().enumerate() {
+            let left = end.saturating_duration_since(Instant::now());
+            let (tcp, addr) = timeout(left, self.connect(&own)).await.map_err(late)??;
+            if proxy.forwards(target).is_some() {
+                return Ok((tcp, approved.get(at).copied().unwrap_or(addr)));
+            }
+            match timeout_at(end, tunnel(&tcp, proxy.handshake(to))).await.map_err(late)? {
+                Ok(()) => return Ok((tcp, approved.get(at).copied().unwrap_or(addr))),
+                Err(reason) => error = failed(reason),
+            }
+        }
+        Err(error)
     }
 
     /// Tries the addresses in order, each with its share of the time that is left.
@@ -207,6 +282,31 @@ impl Fetcher {
             sweeping.set(false);
         }));
     }
+}
+
+/// Makes a handshake with a proxy, after which the connection is the origin's.
+async fn tunnel(tcp: &TcpStream, mut handshake: Handshake) -> Result<(), String> {
+    let failed = |error: io::Error| format!("the proxy: {}", describe(&error));
+    let mut inbox = Vec::new();
+    loop {
+        if let Some(out) = handshake.poll_transmit() {
+            tcp.write_all(bytes::Bytes::from(out)).await.map_err(failed)?;
+        }
+        let (outcome, buf) = tcp.read(uring::arena::alloc(READ_BYTES)).await;
+        if outcome.map_err(failed)? == 0 {
+            return Err("the proxy closed the connection".to_owned());
+        }
+        inbox.extend_from_slice(&buf);
+        if handshake.handle_bytes(&mut inbox)? {
+            break;
+        }
+    }
+    // Who speaks first is us, so these can't be the origin's.
+    if inbox.is_empty() { Ok(()) } else { Err("the proxy sent more than its answer".to_owned()) }
+}
+
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// What a connection's error means, without numbers and addresses.

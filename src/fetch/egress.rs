@@ -18,11 +18,17 @@ use std::net::{IpAddr, SocketAddr};
 /// Ports that may be dialled when nothing else is configured.
 pub const DEFAULT_PORTS: [u16; 4] = [80, 443, 8080, 8443];
 
-/// An address that the guard has approved; only [`Egress::check`] makes one.
+/// An address that may be dialled: one that the guard has approved, or the operator's own proxy.
+/// Only [`Egress::check`] and [`CheckedAddr::of_proxy`] make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CheckedAddr(SocketAddr);
 
 impl CheckedAddr {
+    /// The address of the proxy that the operator has named, which is no client's choice.
+    pub(crate) const fn of_proxy(addr: SocketAddr) -> Self {
+        Self(addr)
+    }
+
     /// The address to connect to.
     #[must_use]
     pub const fn addr(self) -> SocketAddr {

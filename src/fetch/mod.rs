@@ -1,31 +1,43 @@
 //! Outbound: one URL to one decoded body, over connections that the egress guard has approved.
 //!
 //! ```text
-//! Target::parse → resolve → egress::check → pool | connect → tls → request → head
-//!      ↑                                                                      │
-//!      └────────────── redirect: the same door for every hop ────────────────┤
-//!                                                                            body → decode
+//! Target::parse → resolve → egress::check → robots, turn → pool | connect → tls → request → head
+//!      ↑                                                                                     │
+//!      └───────────────────── redirect: the same door for every hop ────────────────────────┤
+//!                                                                                           body
 //! ```
 //! The policies are without IO and stand alone: [`target`] (which URLs), [`egress`] with
-//! [`special`] (which addresses), [`redirect`], [`decode`], [`sniff`] (which bodies), [`pool`].
-//! [`resolve`] is a core's end of the control thread's resolver. What moves bytes is thin:
-//! `connect`, `tls`, `exchange`.
+//! [`special`] (which addresses), [`robots`], [`pacing`] (when), [`redirect`], [`decode`], [`sniff`]
+//! (which bodies), [`pool`], [`proxy`]. [`resolve`] is a core's end of the control thread's
+//! resolver, `courtesy` its end of what all cores know of the `hosts`. What moves bytes is thin:
+//! `connect`, `tls`, `exchange`, `body`, `h2`.
 //!
 //! Every stage has its own deadline and its own time; what runs out of it is `dns_failed`,
 //! `connect_timeout` (TCP and TLS), `read_timeout` (head and body); the whole fetch's is
 //! `url_timeout`. Dropping a fetch's future ends all that it started. Nothing is retried but one
 //! thing: a `GET` on a pooled connection that turns out to be closed, once, on a fresh one.
 
+mod body;
 pub mod caching;
 mod connect;
+mod courtesy;
 pub mod decode;
 pub mod egress;
 mod exchange;
 pub mod field;
+#[doc(hidden)]
+pub mod fuzzing;
+mod h2;
+mod h2_io;
+mod hosts;
 pub mod normal;
+pub mod pacing;
 pub mod pool;
+pub mod proxy;
 pub mod redirect;
+mod request;
 pub mod resolve;
+pub mod robots;
 pub mod sniff;
 pub mod special;
 pub mod target;
@@ -36,13 +48,17 @@ use crate::error::{PageCode, PageError, Stage};
 use crate::timings::Timings;
 use caching::{Caching, Known};
 use connect::Connection;
+use courtesy::Waiters;
 use egress::{DEFAULT_PORTS, Egress, RuleError};
+use h2::Links;
+use hosts::Hosts;
 use pool::{Pool, PoolLimits};
+use proxy::{Proxy, ProxyDns, ProxyError};
 use redirect::Redirects;
 use resolve::Resolver;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::Target;
@@ -78,6 +94,17 @@ pub struct FetchConfig {
     pub ttfb_timeout: Duration,
     /// Time without a byte of the body. Default: 10 s.
     pub body_idle_timeout: Duration,
+    /// A proxy that everything goes through; see [`Proxy::parse`]. Default: none.
+    pub proxy: Option<String>,
+    /// Who resolves names where there is a proxy. Default: this server.
+    pub proxy_dns: ProxyDns,
+    /// Whether origins may choose HTTP/2. Default: yes.
+    pub http2: bool,
+    /// Requests of the whole process that may be under way to one host. Default: 64.
+    pub host_concurrency: u32,
+    /// Time between the starts of two requests to one host; its `Crawl-delay` where that is longer.
+    /// Default: none.
+    pub host_interval: Duration,
     /// Idle connections of one core. Default: 8 per origin, 256 in all, for 30 s.
     pub pool: PoolLimits,
 }
@@ -98,6 +125,11 @@ impl Default for FetchConfig {
             tls_timeout: Duration::from_secs(5),
             ttfb_timeout: Duration::from_secs(15),
             body_idle_timeout: Duration::from_secs(10),
+            proxy: None,
+            proxy_dns: ProxyDns::default(),
+            http2: true,
+            host_concurrency: 64,
+            host_interval: Duration::ZERO,
             pool: PoolLimits { per_origin: 8, total: 256, idle: Duration::from_secs(30) },
         }
     }
@@ -109,6 +141,9 @@ pub enum FetchConfigError {
     /// A rule of the egress guard.
     #[error(transparent)]
     Egress(#[from] RuleError),
+    /// The proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// A file of certificate authorities.
     #[error("CA file {}: {reason}", file.display())]
     CaFile {
@@ -131,6 +166,8 @@ pub struct FetchShared {
     config: FetchConfig,
     egress: Egress,
     tls: Arc<rustls::ClientConfig>,
+    proxy: Option<Proxy>,
+    hosts: Hosts,
 }
 
 impl FetchShared {
@@ -140,14 +177,23 @@ impl FetchShared {
     /// The first setting that cannot work.
     pub fn new(config: FetchConfig) -> Result<Arc<Self>, FetchConfigError> {
         let egress = Egress::new(&config.egress_allow, &config.egress_deny, &config.egress_ports)?;
-        let tls = tls::client_config(config.tls_roots, &config.tls_ca_files)?;
+        let tls = tls::client_config(config.tls_roots, &config.tls_ca_files, config.http2)?;
+        let proxy = config.proxy.as_deref().filter(|text| !text.is_empty());
+        let proxy = proxy.map(|text| Proxy::parse(text, config.proxy_dns)).transpose()?;
         field::check("user-agent", &config.user_agent)
             .map_err(|error| FetchConfigError::Field("user_agent", error))?;
         if let Some(language) = &config.accept_language {
             field::check("accept-language", language)
                 .map_err(|error| FetchConfigError::Field("accept_language", error))?;
         }
-        Ok(Arc::new(Self { config, egress, tls }))
+        let hosts = Hosts::new(config.host_concurrency);
+        Ok(Arc::new(Self { config, egress, tls, proxy, hosts }))
+    }
+
+    /// Requests under way to all hosts, of all cores, and the hosts that they go to or wait for.
+    #[must_use]
+    pub fn under_way(&self) -> (u64, usize) {
+        self.hosts.busy()
     }
 }
 
@@ -169,6 +215,17 @@ pub struct FetchRequest<'a> {
     pub headers: &'a [(String, String)],
     /// The page as it is known, to be asked about instead of fetched again.
     pub known: Option<Known<'a>>,
+    /// Whether robots.txt is asked first (RFC 9309): `robots_disallowed`, and its `Crawl-delay`.
+    pub robots: bool,
+}
+
+/// What is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A page.
+    Page,
+    /// A robots.txt: of any type, without a turn of its own, and only its start if it is long.
+    Robots,
 }
 
 /// A fetched page.
@@ -255,6 +312,9 @@ pub struct Fetcher {
     resolver: Resolver,
     pool: Rc<RefCell<Pool<Connection>>>,
     sweeping: Rc<Cell<bool>>,
+    links: Rc<Links>,
+    waiters: Waiters,
+    me: Weak<Self>,
     stats: FetchStats,
 }
 
@@ -263,8 +323,13 @@ impl Fetcher {
     #[must_use]
     pub fn new(shared: Arc<FetchShared>, resolver: Resolver) -> Rc<Self> {
         let pool = Rc::new(RefCell::new(Pool::new(shared.config.pool)));
-        let (sweeping, stats) = (Rc::default(), FetchStats::default());
-        Rc::new(Self { shared, resolver, pool, sweeping, stats })
+        let links = Links::new(shared.config.pool);
+        let (sweeping, stats, waiters) = (Rc::default(), FetchStats::default(), Waiters::new());
+        let make = |me: &Weak<Self>| {
+            let me = me.clone();
+            Self { shared, resolver, pool, sweeping, links, waiters, me, stats }
+        };
+        Rc::new_cyclic(make)
     }
 
     /// Fetches a page. Dropping the future closes its connection.
@@ -272,8 +337,16 @@ impl Fetcher {
     /// # Errors
     /// [`FetchFailure`]; an origin's 4xx or 5xx is none.
     pub async fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchFailure> {
+        self.fetch_as(request, Kind::Page).await
+    }
+
+    async fn fetch_as(
+        &self,
+        request: &FetchRequest<'_>,
+        kind: Kind,
+    ) -> Result<Fetched, FetchFailure> {
         let track = Track::new(request.url, &self.stats);
-        let run = Box::pin(self.run(request, &track));
+        let run = Box::pin(self.run(request, kind, &track));
         let outcome = match uring::time::timeout_at(request.deadline, run).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -293,17 +366,19 @@ impl Fetcher {
     /// Idle connections in the pool.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
-        self.pool.borrow().len()
+        self.pool.borrow().len() + self.links.idle()
     }
 
     /// Closes all idle connections: the server drains.
     pub fn close_idle(&self) {
         self.pool.borrow_mut().clear();
+        self.links.clear();
     }
 
     async fn run(
         &self,
         request: &FetchRequest<'_>,
+        kind: Kind,
         track: &Track<'_>,
     ) -> Result<Fetched, PageError> {
         let mut target = Target::parse(request.url).map_err(|error| {
@@ -313,7 +388,7 @@ impl Fetcher {
         let mut redirects = Redirects::new(&target, request.redirects, downgrade);
         loop {
             track.start_hop(&target);
-            match self.hop(request, &target, &mut redirects, track).await? {
+            match self.hop((request, kind), &target, &mut redirects, track).await? {
                 exchange::Hop::Answer(fetched) => return Ok(*fetched),
                 exchange::Hop::Redirect(next) => target = *next,
             }

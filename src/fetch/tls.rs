@@ -14,7 +14,7 @@ use std::sync::Arc;
 use uring::net::TcpStream;
 
 /// Bytes of ciphertext per read: one record and a little (RFC 8446 §5.2).
-const READ_BYTES: usize = 16 * 1024;
+pub(crate) const READ_BYTES: usize = 16 * 1024;
 
 /// Which certificate authorities are trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,13 +26,15 @@ pub enum TlsRoots {
     Platform,
 }
 
-/// The client's TLS settings: TLS 1.2 and 1.3, `http/1.1` by ALPN (RFC 7301).
+/// The client's TLS settings: TLS 1.2 and 1.3, `http/1.1` by ALPN (RFC 7301), and before it `h2`
+/// where `http2` is wanted.
 ///
 /// # Errors
 /// A CA file that cannot be read, or no usable roots.
 pub fn client_config(
     roots: TlsRoots,
     ca_files: &[PathBuf],
+    http2: bool,
 ) -> Result<Arc<ClientConfig>, FetchConfigError> {
     let setup = |error: Error| FetchConfigError::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -64,7 +66,10 @@ pub fn client_config(
                 .with_no_client_auth()
         }
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if http2 {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
     Ok(Arc::new(config))
 }
 
@@ -155,6 +160,8 @@ pub(crate) struct TlsStream {
     session: Box<ClientConnection>,
     /// The peer's close_notify has come.
     closed: bool,
+    /// Plaintext that came with the handshake's end.
+    early: Vec<u8>,
 }
 
 impl TlsStream {
@@ -167,7 +174,7 @@ impl TlsStream {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::General("the host is no name for a certificate".to_owned()))?;
         let session = Box::new(ClientConnection::new(config, name)?);
-        let mut stream = Self { tcp, session, closed: false };
+        let mut stream = Self { tcp, session, closed: false, early: Vec::new() };
         let mut early = Vec::new();
         while stream.session.is_handshaking() {
             stream.flush().await?;
@@ -185,11 +192,22 @@ impl TlsStream {
             }
         }
         stream.flush().await?;
-        if early.is_empty() {
-            Ok(stream)
-        } else {
-            Err(Error::General("the origin spoke before it was asked".to_owned()).into())
+        // RFC 9113 §3.4: the server's settings may come with the end of the handshake.
+        if !early.is_empty() && !stream.chose_http2() {
+            return Err(Error::General("the origin spoke before it was asked".to_owned()).into());
         }
+        stream.early = early;
+        Ok(stream)
+    }
+
+    /// Whether the origin chose HTTP/2 (RFC 9113 §3.2).
+    pub(crate) fn chose_http2(&self) -> bool {
+        self.session.alpn_protocol() == Some(b"h2")
+    }
+
+    /// The socket, the session, plaintext that has come already, and whether it was the last.
+    pub(crate) fn into_parts(self) -> (TcpStream, Box<ClientConnection>, Vec<u8>, bool) {
+        (self.tcp, self.session, self.early, self.closed)
     }
 
     pub(crate) fn tcp(&self) -> &TcpStream {

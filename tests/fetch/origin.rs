@@ -1,9 +1,8 @@
 //! A scripted origin: a listener on loopback and one thread per connection that runs the script.
 
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use crate::trust::Certificate;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -36,15 +35,17 @@ impl Origin {
         certificate: Certificate,
         script: impl Fn(&mut Conn) + Send + Sync + 'static,
     ) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.chain], certificate.key)
-            .unwrap();
-        let config = Arc::new(config);
-        let accept = move |tcp| -> Box<dyn Stream> {
+        Self::start_behind(|_| (), certificate.server(&[]), script)
+    }
+
+    /// An origin for https behind something that speaks first, as a proxy does.
+    pub(crate) fn start_behind(
+        before: impl Fn(&mut TcpStream) + Send + 'static,
+        config: Arc<rustls::ServerConfig>,
+        script: impl Fn(&mut Conn) + Send + Sync + 'static,
+    ) -> Self {
+        let accept = move |mut tcp| -> Box<dyn Stream> {
+            before(&mut tcp);
             let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
             Box::new(rustls::StreamOwned::new(session, tcp))
         };
@@ -126,6 +127,13 @@ impl Conn {
         self.stream.write_all(bytes).and_then(|()| self.stream.flush()).is_ok()
     }
 
+    /// The next `len` bytes, for protocols without lines.
+    pub(crate) fn take(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
     /// Reads one byte, so that the rest of the request is unread when the script ends: closing a
     /// socket with unread bytes resets the connection.
     pub(crate) fn touch(&mut self) {
@@ -142,86 +150,4 @@ impl Conn {
         *self.ended.0.lock().unwrap() += 1;
         self.ended.1.notify_all();
     }
-}
-
-/// A 200 with these field lines, a `Content-Length` and a body.
-pub(crate) fn ok(fields: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
-}
-
-pub(crate) fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(body).unwrap();
-    encoder.finish().unwrap()
-}
-
-pub(crate) fn br(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    brotli::CompressorWriter::new(&mut out, 4096, 5, 22).write_all(body).unwrap();
-    out
-}
-
-/// A certificate with its key.
-pub(crate) struct Certificate {
-    chain: rustls::pki_types::CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-}
-
-/// A certificate authority of the test's own.
-pub(crate) struct Trust {
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    file: PathBuf,
-}
-
-impl Trust {
-    pub(crate) fn new() -> Self {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        let name = format!("forebay-test-ca-{}.pem", std::process::id());
-        let file = std::env::temp_dir().join(name);
-        std::fs::write(&file, certificate.pem()).unwrap();
-        Self { issuer: rcgen::Issuer::new(params, key), file }
-    }
-
-    pub(crate) fn ca_file(&self) -> PathBuf {
-        self.file.clone()
-    }
-
-    pub(crate) fn good(&self, host: &str) -> Certificate {
-        self.sign(host, 2099)
-    }
-
-    pub(crate) fn expired(&self, host: &str) -> Certificate {
-        self.sign(host, 2001)
-    }
-
-    pub(crate) fn self_signed(host: &str) -> Certificate {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "its own issuer");
-        let certificate = params.self_signed(&key).unwrap();
-        Certificate { chain: certificate.der().clone(), key: private(&key) }
-    }
-
-    fn sign(&self, host: &str, until: i32) -> Certificate {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Certificate { chain: certificate.der().clone(), key: private(&key) }
-    }
-}
-
-impl Drop for Trust {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.file);
-    }
-}
-
-fn private(key: &rcgen::KeyPair) -> PrivateKeyDer<'static> {
-    PrivatePkcs8KeyDer::from(key.serialize_der()).into()
 }

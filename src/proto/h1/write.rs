@@ -173,7 +173,9 @@ pub fn write_get(
     host: &str,
     fields: &[(&str, &[u8])],
 ) -> Result<(), BadField> {
-    let target_ok = target.starts_with('/')
+    // RFC 9112 §3.2.1, and to a proxy §3.2.2: there, the host is the same one.
+    let absolute = target.strip_prefix("http://").and_then(|rest| rest.strip_prefix(host));
+    let target_ok = absolute.unwrap_or(target).starts_with('/')
         && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if !target_ok
         || !super::target::is_host_and_port(host.as_bytes())
@@ -334,9 +336,10 @@ mod tests {
             "GET /a?b HTTP/1.1\r\nHost: a.example:81\r\nAccept: */*\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&wire), expected);
         let mut wire = bytes::BytesMut::new();
-        for target in ["", "a", "/ b", "/a\r\n", "/#", "/\u{e9}", "*", "http://a/"] {
+        for target in ["", "a", "/ b", "/a\r\n", "/#", "/\u{e9}", "*", "http://b/", "http://a"] {
             assert_eq!(write_get(&mut wire, target, "a", &[]), Err(BadField), "{target}");
         }
+        assert_eq!(write_get(&mut Vec::new(), "http://a/x", "a", &[]), Ok(()));
         for host in ["", "a\r\nX: y", "a b", "u@a"] {
             assert_eq!(write_get(&mut wire, "/", host, &[]), Err(BadField), "{host}");
         }

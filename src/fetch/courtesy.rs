@@ -1,0 +1,307 @@
+//! What a fetch owes its host before it sends anything: what robots.txt says, and the host's turn.
+//! A core's end of [`hosts`](crate::fetch::hosts).
+
+use crate::error::{PageCode, PageError, Stage};
+use crate::fetch::hosts::{Ask, Hosts, Rules, Wake};
+use crate::fetch::pacing::{self, Asker};
+use crate::fetch::robots::{self, Check, Parser, Robots};
+use crate::fetch::target::{Origin, Target};
+use crate::fetch::track::Track;
+use crate::fetch::{FetchRequest, FetchShared, Fetched, Fetcher, Kind};
+use crate::limits::{
+    RETRY_AFTER_MAX, ROBOTS_BYTES_MAX, ROBOTS_REDIRECTS_MAX, ROBOTS_TIMEOUT, TURNS_WAITING_MAX,
+};
+use crate::local::Notify;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use uring::time::timeout_at;
+
+/// How often whoever waits looks by itself: only for a word that was lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Letters that may wait for one core.
+const LETTERS_MAX: usize = 4096;
+
+/// Who waits on this core, by the numbers that other cores know them by.
+pub(crate) struct Waiters {
+    mailbox: uring::mailbox::Sender<u64>,
+    waiting: Rc<RefCell<HashMap<u64, Rc<Notify>>>>,
+    next: Cell<u64>,
+}
+
+/// One who waits; forgotten when dropped.
+struct Waiter<'w> {
+    waiters: &'w Waiters,
+    ticket: u64,
+    notify: Rc<Notify>,
+}
+
+impl Waiters {
+    /// Starts the task that takes the core's letters; it ends when the last sender is gone.
+    pub(crate) fn new() -> Self {
+        let (mailbox, mut letters) = uring::mailbox::channel(LETTERS_MAX);
+        let waiting = Rc::<RefCell<HashMap<u64, Rc<Notify>>>>::default();
+        let woken = Rc::clone(&waiting);
+        drop(uring::spawn(async move {
+            while let Some(ticket) = letters.recv().await {
+                if let Some(notify) = woken.borrow().get(&ticket) {
+                    notify.notify();
+                }
+            }
+        }));
+        Self { mailbox, waiting, next: Cell::new(0) }
+    }
+
+    fn join(&self) -> Result<Waiter<'_>, PageError> {
+        if self.waiting.borrow().len() >= TURNS_WAITING_MAX {
+            return Err(throttled("too many fetches wait for their hosts already"));
+        }
+        let ticket = self.next.replace(self.next.get().wrapping_add(1));
+        let notify = Rc::<Notify>::default();
+        self.waiting.borrow_mut().insert(ticket, Rc::clone(&notify));
+        Ok(Waiter { waiters: self, ticket, notify })
+    }
+}
+
+impl Waiter<'_> {
+    fn wake(&self) -> Wake {
+        Wake { to: self.waiters.mailbox.clone(), ticket: self.ticket }
+    }
+
+    /// Until it is woken, or until `at`.
+    async fn wait_until(&self, at: Instant) {
+        let _ = timeout_at(at, self.notify.notified()).await;
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.waiters.waiting.borrow_mut().remove(&self.ticket);
+    }
+}
+
+/// A place in a host's line; left when dropped.
+struct InLine<'h> {
+    hosts: &'h Hosts,
+    host: &'h str,
+    place: u64,
+    gone: bool,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if !self.gone {
+            self.hosts.leave(self.host, self.place);
+        }
+    }
+}
+
+/// The right to have one request under way to a host; given back when dropped.
+pub(crate) struct HostTurn {
+    shared: Arc<FetchShared>,
+    host: String,
+}
+
+impl HostTurn {
+    /// What the host answered: with 429 or 503 it may ask to be left alone (RFC 6585 §4, RFC 9110
+    /// §15.6.4).
+    pub(crate) fn handle_answer(&self, status: u16, retry_after: Option<&str>) {
+        if !matches!(status, 429 | 503) {
+            return;
+        }
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let after = retry_after.and_then(|value| pacing::retry_after(value, unix.as_secs()));
+        if let Some(after) = after {
+            self.shared.hosts.hold(&self.host, Instant::now() + after.min(RETRY_AFTER_MAX));
+        }
+    }
+}
+
+impl Drop for HostTurn {
+    fn drop(&mut self) {
+        self.shared.hosts.end_turn(&self.host);
+    }
+}
+
+impl Fetcher {
+    /// Asks robots.txt and waits for the host's turn, in [`Stage::Pace`].
+    pub(crate) async fn courtesy(
+        &self,
+        request: &FetchRequest<'_>,
+        target: &Target,
+        track: &Track<'_>,
+    ) -> Result<HostTurn, PageError> {
+        track.enter(Stage::Pace);
+        let mut interval = self.shared.config.host_interval;
+        if request.robots {
+            let agent = request.user_agent.unwrap_or(&self.shared.config.user_agent);
+            let agent = robots::token(agent.as_bytes());
+            let delay = self.ask_robots(target, agent).await?;
+            interval = interval.max(delay.unwrap_or_default());
+        }
+        self.turn(target.origin(), interval, request.deadline).await
+    }
+
+    /// Whether robots.txt lets `agent` have the target; the delay that it asks for.
+    async fn ask_robots(
+        &self,
+        target: &Target,
+        agent: &str,
+    ) -> Result<Option<Duration>, PageError> {
+        let site = site(target.origin());
+        let waiter = self.waiters.join()?;
+        let robots = loop {
+            match self.shared.hosts.ask_rules(&site, &waiter.wake()) {
+                Ask::Known(Rules::Read(robots)) => break robots,
+                Ask::Known(Rules::Unreachable(error)) => return Err(error),
+                Ask::Fetch => self.spawn_robots_fetch(&site),
+                Ask::Wait => waiter.wait_until(Instant::now() + LOOK_EVERY).await,
+            }
+        };
+        let mut check = Check::new(&robots, agent, target.path_and_query());
+        loop {
+            match check.step(&robots) {
+                Some(true) => return Ok(robots.crawl_delay(agent)),
+                Some(false) => {
+                    let message = format!("robots.txt of {} disallows it", target.host());
+                    return Err(disallowed(message));
+                }
+                None => uring::yield_now().await,
+            }
+        }
+    }
+
+    /// Fetches a robots.txt in a task of its own: whoever asked first may leave before it is there.
+    fn spawn_robots_fetch(&self, site: &str) {
+        let (fetcher, site) = (self.me.clone(), site.to_owned());
+        // A type of its own: this fetch is a fetch that never asks for a robots.txt again.
+        let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
+            let Some(fetcher) = fetcher.upgrade() else { return };
+            let fetched = fetcher.fetch_robots(&site).await;
+            fetcher.shared.hosts.put_rules(&site, fetched);
+        });
+        drop(uring::spawn(task));
+    }
+
+    async fn fetch_robots(&self, site: &str) -> Result<Robots, PageError> {
+        let request = FetchRequest {
+            url: &format!("{site}/robots.txt"),
+            deadline: Instant::now() + ROBOTS_TIMEOUT,
+            // One byte more tells the reader that it was cut.
+            max_body_bytes: ROBOTS_BYTES_MAX as u64 + 1,
+            redirects: ROBOTS_REDIRECTS_MAX,
+            user_agent: None,
+            headers: &[],
+            known: None,
+            robots: false,
+        };
+        let body = match self.fetch_as(&request, Kind::Robots).await {
+            Ok(fetched) => rules_of(fetched)?,
+            // §2.3.1.2: more redirects than these may be taken for a file that is not there.
+            Err(failure) if failure.error.code == PageCode::TooManyRedirects => Vec::new(),
+            Err(failure) => return Err(unreachable_by(&failure.error)),
+        };
+        let mut parser = Parser::new(&body);
+        while !parser.step() {
+            uring::yield_now().await;
+        }
+        Ok(parser.finish())
+    }
+
+    /// Waits for a turn at a host: `host_throttled` where it can't come before the deadline.
+    async fn turn(
+        &self,
+        origin: &Origin,
+        interval: Duration,
+        deadline: Instant,
+    ) -> Result<HostTurn, PageError> {
+        let host = format!("{}:{}", origin.host, origin.port);
+        let waiter = self.waiters.join()?;
+        let hosts = &self.shared.hosts;
+        let (place, mut turn) =
+            hosts.ask_turn(&host, Asker { wake: waiter.wake(), interval, deadline });
+        let mut in_line = InLine { hosts, host: &host, place, gone: false };
+        loop {
+            let look_at = match turn {
+                pacing::Turn::Go => {
+                    in_line.gone = true;
+                    break;
+                }
+                pacing::Turn::Refused(at) => {
+                    in_line.gone = true;
+                    let wait = at.saturating_duration_since(Instant::now()).as_secs_f64();
+                    let message = format!(
+                        "{} takes the next request in {wait:.1} s, which is too late",
+                        origin.host
+                    );
+                    return Err(throttled(message));
+                }
+                pacing::Turn::Until(at) => at,
+                pacing::Turn::InLine => Instant::now() + LOOK_EVERY,
+            };
+            waiter.wait_until(look_at.min(deadline)).await;
+            if Instant::now() >= deadline {
+                let message = format!("{} was busy for all of the page's time", origin.host);
+                return Err(throttled(message));
+            }
+            turn = hosts.look(&host, place);
+        }
+        drop(in_line);
+        Ok(HostTurn { shared: Arc::clone(&self.shared), host })
+    }
+}
+
+/// Scheme, host and port as a URL has them: whose robots.txt it is (RFC 9309 §2.3).
+fn site(origin: &Origin) -> String {
+    let (scheme, host, port) = (origin.scheme.as_str(), &origin.host, origin.port);
+    if host.contains(':') {
+        format!("{scheme}://[{host}]:{port}")
+    } else {
+        format!("{scheme}://{host}:{port}")
+    }
+}
+
+/// The file's bytes; none where there is no file, which allows everything.
+fn rules_of(fetched: Fetched) -> Result<Vec<u8>, PageError> {
+    match fetched.status {
+        200..300 => Ok(fetched.body),
+        // §2.3.1.4: the server is in trouble, so everything is disallowed. 429 says as much.
+        429 | 500.. => {
+            let message = format!(
+                "robots.txt answers {}, so nothing of the host may be fetched for now",
+                fetched.status
+            );
+            Err(disallowed(message))
+        }
+        // §2.3.1.3
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// §2.3.1.4: a network error is no permission. The page's error is the one that it would most likely
+/// have had itself, where there is such a one.
+fn unreachable_by(error: &PageError) -> PageError {
+    let message = format!("robots.txt: {}", error.message);
+    match error.code {
+        PageCode::DnsFailed
+        | PageCode::ConnectFailed
+        | PageCode::ConnectTimeout
+        | PageCode::TlsFailed
+        | PageCode::ReadTimeout
+        | PageCode::HttpMalformed => PageError::new(error.code, error.stage, message),
+        PageCode::UrlTimeout => PageError::new(PageCode::ReadTimeout, error.stage, message),
+        _ => disallowed(message),
+    }
+}
+
+fn disallowed(message: impl Into<String>) -> PageError {
+    PageError::new(PageCode::RobotsDisallowed, Stage::Pace, message)
+}
+
+fn throttled(message: impl Into<String>) -> PageError {
+    PageError::new(PageCode::HostThrottled, Stage::Pace, message)
+}

@@ -1,0 +1,307 @@
+//! robots.txt (RFC 9309): what a file says, and whether it lets a crawler have a path.
+//!
+//! Without IO, and without a call that takes long: a file of half a megabyte is read in turns
+//! ([`Parser::step`]), and a path is held against its rules in turns ([`Check::step`]), so that a
+//! loop can do something else in between. Memory is at most a small multiple of
+//! [`ROBOTS_BYTES_MAX`].
+//!
+//! Beyond the standard's records only `Crawl-delay` is read; like any other record it never ends a
+//! group (§2.2.4). The rules are those of the groups that name the crawler's product token, all of
+//! them together, or of those for `*` where none names it (§2.2.1).
+
+use crate::limits::{CRAWL_DELAY_MAX, ROBOTS_BYTES_MAX, ROBOTS_TURN_BYTES};
+use std::ops::Range;
+use std::time::Duration;
+
+/// A read file. The default one says nothing and so allows everything.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Robots {
+    groups: Vec<Group>,
+    rules: Vec<Rule>,
+    /// The patterns of all rules, normalised, one behind the other.
+    patterns: Vec<u8>,
+}
+
+/// The lines for one set of crawlers.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Group {
+    /// Product tokens, lower case; `*` for any.
+    agents: Vec<Box<str>>,
+    /// Its rules among all.
+    rules: Range<usize>,
+    delay: Option<Duration>,
+}
+
+/// One `Allow` or `Disallow`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    allow: bool,
+    pattern: Range<usize>,
+}
+
+impl Robots {
+    /// Reads a whole file at once, for whom time does not matter.
+    #[must_use]
+    pub fn read(file: &[u8]) -> Self {
+        let mut parser = Parser::new(file);
+        while !parser.step() {}
+        parser.finish()
+    }
+
+    /// The groups for a crawler whose product token is `agent` (in any case): those that name it,
+    /// else those for everyone.
+    fn groups_of(&self, agent: &str) -> impl Iterator<Item = &Group> {
+        let names = |group: &Group, agent: &str| {
+            group.agents.iter().any(|name| name.eq_ignore_ascii_case(agent))
+        };
+        let named = !agent.is_empty() && self.groups.iter().any(|group| names(group, agent));
+        let wanted = if named { agent.to_owned() } else { "*".to_owned() };
+        self.groups.iter().filter(move |group| names(group, &wanted))
+    }
+
+    /// The longest `Crawl-delay` for a crawler, at most [`CRAWL_DELAY_MAX`].
+    #[must_use]
+    pub fn crawl_delay(&self, agent: &str) -> Option<Duration> {
+        self.groups_of(agent).filter_map(|group| group.delay).max()
+    }
+
+    /// Whether `agent` may fetch a path (with its query, as on a request line); see [`Check`].
+    #[must_use]
+    pub fn allows(&self, agent: &str, path_and_query: &str) -> bool {
+        let mut check = Check::new(self, agent, path_and_query);
+        loop {
+            if let Some(allowed) = check.step(self) {
+                return allowed;
+            }
+        }
+    }
+
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let agents: usize = self.groups.iter().flat_map(|g| &g.agents).map(|a| a.len() + 16).sum();
+        self.patterns.len()
+            + self.rules.len() * size_of::<Rule>()
+            + self.groups.len() * size_of::<Group>()
+            + agents
+    }
+}
+
+/// A file that is being read. Order of calls: [`step`](Self::step) until it says `true`, then
+/// [`finish`](Self::finish).
+pub struct Parser<'f> {
+    rest: &'f [u8],
+    robots: Robots,
+    /// The last line that counts was a `User-agent`.
+    in_agents: bool,
+}
+
+impl<'f> Parser<'f> {
+    /// Starts on a file, of which only the first [`ROBOTS_BYTES_MAX`] bytes count (§2.5): up to
+    /// the last line that is whole, because half a line may mean the opposite.
+    #[must_use]
+    pub fn new(file: &'f [u8]) -> Self {
+        let mut rest = &file[..file.len().min(ROBOTS_BYTES_MAX)];
+        if rest.len() < file.len() {
+            let end = rest.iter().rposition(|b| is_line_end(*b)).unwrap_or(0);
+            rest = &rest[..end];
+        }
+        let rest = rest.strip_prefix(b"\xef\xbb\xbf").unwrap_or(rest);
+        Self { rest, robots: Robots::default(), in_agents: false }
+    }
+
+    /// Reads a turn's worth of lines; `true` at the end of the file.
+    pub fn step(&mut self) -> bool {
+        let before = self.rest.len();
+        while !self.rest.is_empty() {
+            let end = self.rest.iter().position(|b| is_line_end(*b)).unwrap_or(self.rest.len());
+            let line = &self.rest[..end];
+            self.rest = &self.rest[(end + 1).min(self.rest.len())..];
+            self.line(line);
+            if before - self.rest.len() >= ROBOTS_TURN_BYTES {
+                break;
+            }
+        }
+        self.rest.is_empty()
+    }
+
+    /// What the file says.
+    #[must_use]
+    pub fn finish(mut self) -> Robots {
+        self.robots.rules.shrink_to_fit();
+        self.robots.patterns.shrink_to_fit();
+        self.robots
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let end = line.iter().position(|b| *b == b'#').unwrap_or(line.len());
+        let Some(colon) = line[..end].iter().position(|b| *b == b':') else { return };
+        let (key, value) = (line[..colon].trim_ascii(), line[colon + 1..end].trim_ascii());
+        let is = |name: &[u8]| key.eq_ignore_ascii_case(name);
+        if is(b"user-agent") {
+            self.agent(value);
+        } else if is(b"allow") {
+            self.rule(true, value);
+        } else if is(b"disallow") {
+            self.rule(false, value);
+        } else if is(b"crawl-delay")
+            && let Some(group) = self.robots.groups.last_mut()
+            && let Some(delay) = delay(value)
+        {
+            group.delay = group.delay.max(Some(delay));
+        }
+    }
+
+    /// §2.2.1: neighbouring `User-agent` lines open one group.
+    fn agent(&mut self, value: &[u8]) {
+        if !self.in_agents {
+            let start = self.robots.rules.len();
+            self.robots.groups.push(Group { rules: start..start, ..Group::default() });
+            self.in_agents = true;
+        }
+        let agent = if value.starts_with(b"*") { "*" } else { token(value) };
+        if let Some(group) = self.robots.groups.last_mut()
+            && !agent.is_empty()
+        {
+            group.agents.push(agent.to_ascii_lowercase().into());
+        }
+    }
+
+    /// A rule before the first group belongs to nobody; an empty one says nothing.
+    fn rule(&mut self, allow: bool, value: &[u8]) {
+        self.in_agents = false;
+        let Some(group) = self.robots.groups.last_mut() else { return };
+        if value.is_empty() {
+            return;
+        }
+        let start = self.robots.patterns.len();
+        let (value, anchored) = match value.strip_suffix(b"$") {
+            Some(value) => (value, true),
+            None => (value, false),
+        };
+        normalise(value, |byte| byte == b'$', &mut self.robots.patterns);
+        if anchored {
+            self.robots.patterns.push(b'$');
+        }
+        self.robots.rules.push(Rule { allow, pattern: start..self.robots.patterns.len() });
+        group.rules.end = self.robots.rules.len();
+    }
+}
+
+/// A path that is being held against a file's rules. The longest pattern that fits decides, and
+/// `Allow` where two of one length fit (§2.2.2); where none fits, the path is allowed.
+pub struct Check {
+    path: Vec<u8>,
+    /// The rules to go through, the last first.
+    left: Vec<Range<usize>>,
+    best: Option<(usize, bool)>,
+}
+
+impl Check {
+    /// Starts the check of a path for a crawler's product token.
+    #[must_use]
+    pub fn new(robots: &Robots, agent: &str, path_and_query: &str) -> Self {
+        let mut path = Vec::with_capacity(path_and_query.len());
+        // In a path these two are only themselves (§2.2.3).
+        normalise(path_and_query.as_bytes(), |byte| matches!(byte, b'*' | b'$'), &mut path);
+        let mut left: Vec<_> = robots.groups_of(agent).map(|group| group.rules.clone()).collect();
+        if path == b"/robots.txt" {
+            left.clear(); // §2.2.2: implicitly allowed
+        }
+        Self { path, left, best: None }
+    }
+
+    /// Goes through a turn's worth of rules of the same file; the verdict once it is through.
+    pub fn step(&mut self, robots: &Robots) -> Option<bool> {
+        let mut spent = 0;
+        while let Some(range) = self.left.last_mut() {
+            let Some(at) = range.next() else {
+                self.left.pop();
+                continue;
+            };
+            let Rule { allow, pattern } = &robots.rules[at];
+            let pattern = &robots.patterns[pattern.clone()];
+            let rank = (pattern.len(), *allow);
+            if self.best.is_none_or(|best| best < rank) && fits(pattern, &self.path) {
+                self.best = Some(rank);
+            }
+            // What a comparison costs at most; most end at the first bytes.
+            spent += 16 + if pattern.contains(&b'*') { self.path.len() } else { 0 };
+            if spent >= ROBOTS_TURN_BYTES {
+                return None;
+            }
+        }
+        Some(self.best.is_none_or(|(_, allow)| allow))
+    }
+}
+
+/// The product token of a `User-Agent` value (§2.2.1): letters, hyphens and underscores at its
+/// start.
+#[must_use]
+pub fn token(user_agent: &[u8]) -> &str {
+    let good = |b: &u8| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_');
+    let end = user_agent.iter().position(|b| !good(b)).unwrap_or(user_agent.len());
+    std::str::from_utf8(&user_agent[..end]).unwrap_or_default()
+}
+
+const fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+fn delay(value: &[u8]) -> Option<Duration> {
+    let seconds: f64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    let delay = (seconds >= 0.0).then_some(seconds.min(CRAWL_DELAY_MAX.as_secs_f64()))?;
+    Duration::try_from_secs_f64(delay).ok()
+}
+
+/// One spelling for what is equivalent (§2.2.2): escapes of unreserved characters are undone, all
+/// other escapes are in upper case, and what is not ASCII, no visible character, or `escaped` is
+/// escaped.
+fn normalise(text: &[u8], escaped: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut at = 0;
+    while let Some(&first) = text.get(at) {
+        let (byte, was_escaped) = match (first, text.get(at + 1), text.get(at + 2)) {
+            (b'%', Some(&high), Some(&low)) => match (digit(high), digit(low)) {
+                (Some(high), Some(low)) => (high << 4 | low, true),
+                _ => (first, false),
+            },
+            _ => (first, false),
+        };
+        at += if was_escaped { 3 } else { 1 };
+        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let plain =
+            if was_escaped { unreserved } else { byte.is_ascii_graphic() && !escaped(byte) };
+        if plain {
+            out.push(byte);
+        } else {
+            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// §2.2.3: `*` stands for any characters, `$` at the end for the end; else a pattern fits every path
+/// that starts with it. What stands between two `*` is looked for from the left: the first place
+/// leaves the most for what follows.
+fn fits(pattern: &[u8], path: &[u8]) -> bool {
+    let (pattern, anchored) = match pattern.strip_suffix(b"$") {
+        Some(pattern) => (pattern, true),
+        None => (pattern, false),
+    };
+    let mut pieces = pattern.split(|b| *b == b'*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = path.strip_prefix(first) else { return false };
+    let Some(last) = pieces.next_back() else { return !anchored || rest.is_empty() };
+    for piece in pieces {
+        let Some(at) = memchr::memmem::find(rest, piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    if anchored { rest.ends_with(last) } else { memchr::memmem::find(rest, last).is_some() }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
