@@ -75,6 +75,7 @@ async fn fetch(fetcher: &Fetcher, case: &Case) -> (Expected, String, Duration) {
         redirects: 3,
         user_agent: None,
         headers: &[],
+        known: None,
         robots: case.robots,
     };
     let outcome = fetcher.fetch(&request).await;
