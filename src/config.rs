@@ -268,7 +268,7 @@ settings! {
     /// where that is longer and robots.txt is respected.
     "fetch.host_interval_ms" host_interval_ms: u64 = 0, 0..=3_600_000;
 
-    /// Bytes of extracted pages kept in memory; 0: no cache.
+    /// Bytes of extracted pages kept in memory; 0: no cache and no single flight.
     "cache.bytes_max" cache_bytes_max: u64 = 256 * 1024 * 1024, 0..=1_099_511_627_776u64;
     /// Seconds that a page (2xx) may be used; a request's max_age_s can only lower it. 0, here and below: never.
     "cache.ttl_s" cache_ttl_s: u64 = 86_400, 0..=31_536_000;

@@ -147,6 +147,12 @@ impl PageCache {
         }
     }
 
+    /// Whether it was given no bytes: nothing is kept, and nothing is fetched for two.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.pages.is_none()
+    }
+
     /// For how long answers may be used.
     #[must_use]
     pub const fn ttls(&self) -> &Ttls {

@@ -144,7 +144,7 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
     let until = until.min(job.deadline);
     let (mode, wanted) = (job.options.cache_mode, wanted(&job.options));
     let pages = &node.shared.pages;
-    if matches!(mode, CacheMode::Bypass | CacheMode::WriteOnly) {
+    if matches!(mode, CacheMode::Bypass | CacheMode::WriteOnly) || pages.cache.is_off() {
         return alone(node, job, abort, until).await;
     }
     loop {

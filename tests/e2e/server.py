@@ -203,7 +203,8 @@ _shared = {}
 
 def shared():
     """The server and the origin that most tests use; started at the first call."""
-    for name, make in (("origin", Origin), ("server", Server)):
+    # Without a cache: what one test has fetched must not answer another.
+    for name, make in (("origin", Origin), ("server", lambda: Server(cache_bytes_max=0))):
         if name not in _shared or not _shared[name].alive():
             _shared[name] = make()
     return _shared["server"], _shared["origin"]

@@ -33,7 +33,7 @@ fn page() -> impl Strategy<Value = (String, Option<String>, String)> {
 
 fn event(seq: u64, (url, text, message): (String, Option<String>, String)) -> Event {
     let out = &mut BytesMut::new();
-    let counts = Counts { total: 9, successful: seq, failed: 0, cancelled: 0, from_cache: 0 };
+    let counts = Counts { total: 9, successful: seq, ..Counts::default() };
     let error = PageError::new(PageCode::DnsFailed, Stage::Dns, message);
     let mut page = PageResult::failed(url.into(), error);
     if let Some(text) = text {
