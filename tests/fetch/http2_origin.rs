@@ -9,7 +9,7 @@ use http::{Request, Response};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Made once: an origin that compresses is an origin that does nothing else.
 static GZIPPED: LazyLock<[Vec<u8>; 2]> =
@@ -67,7 +67,10 @@ async fn serve(acceptor: tokio_rustls::TlsAcceptor, tcp: tokio::net::TcpStream, 
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             speak_http2(tls, &seen).await;
         } else {
-            // What a client that offers no HTTP/2 is told.
+            // What a client that offers no HTTP/2 is told. Its request is read first: to close with
+            // bytes unread is to reset, which may overtake the answer.
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && tls.read_buf(&mut head).await.unwrap_or(0) > 0 {}
             let _ = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").await;
         }
     }
