@@ -226,9 +226,9 @@ impl Live {
 
     /// Pauses a stream whose readers are behind, or lets it go on; how far they are behind, in bytes.
     fn hold_or_go_on(&self, node: &Rc<Node>, machine: &mut Machine) -> usize {
-        let replay = node.shared.config.replay_bytes_max;
+        let room = unread_room(node);
         let behind = self.stream.with_log(|log| log.behind());
-        let held = if machine.state() == State::Flushing { replay / 4 } else { replay / 2 };
+        let held = if machine.state() == State::Flushing { room / 4 } else { room / 2 };
         let (before, paused) = (machine.state(), behind >= held || self.stream.starved());
         machine.handle_watermark(paused);
         self.stream.set_paused(machine.state() == State::Flushing);
@@ -246,19 +246,19 @@ impl Live {
     /// Starts the pages that may start, up to the first that the cache has: then there is an event
     /// to write (`true`) before it is known what else may start.
     fn start_pages(&self, node: &Rc<Node>, machine: &mut Machine, behind: usize) -> bool {
-        let replay = node.shared.config.replay_bytes_max;
+        let room = unread_room(node);
         // Each page in flight will add an event: what they may add together has to fit, too.
         while machine.in_flight() == 0
-            || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < replay
+            || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < room
         {
             let Some(index) = machine.poll_dispatch() else { break };
             let url = machine.url(index).clone();
             let key = self.ask.key(&url);
-            self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             if let Some(stored) = self.ask.hit(node, key) {
                 machine.handle_cached(Instant::now(), index, stored);
                 return true;
             }
+            self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
             node.dispatch(PageJob {
                 stream: Arc::clone(&self.stream),
                 url,
@@ -451,6 +451,12 @@ impl Live {
             })
         })
     }
+}
+
+/// Bytes of the log that may wait for readers. The other half of the window stays with events that
+/// were sent already: a client that was cut off may not have got them.
+fn unread_room(node: &Node) -> usize {
+    node.shared.config.replay_bytes_max / 2
 }
 
 /// When a stream should end if it goes on at its pace so far.

@@ -130,7 +130,7 @@ def fetch_all(running):
     """What had to become of each fetch, and what did: "page", or the error's code."""
 
     def fetch(url):
-        _, events = stream(running, [url], timeout_ms=10_000)
+        _, events = stream(running, [url], timeout_ms=10_000, cache_mode="bypass")
         error = results(events)[0]["error"]
         return error["code"] if error else "page"
 

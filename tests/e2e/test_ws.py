@@ -251,7 +251,8 @@ class Ops(Sockets):
             with self.socket() as other:
                 other.op("resume", stream_id=stream_id, id="b")
                 gap = other.next("b")
-                self.assertEqual((gap["type"], gap["from_seq"], gap["to_seq"]), ("gap", 0, 4))
+                self.assertEqual((gap["type"], gap["from_seq"], gap["to_seq"]), ("gap", 0, 3))
+                self.assertEqual(gap["seq"], 4)
                 self.assertEqual(other.until("b", "result")[-1]["seq"], 5)
                 other.op("resume", stream_id=stream_id, id="c", after=last - 1)
                 self.assertEqual(other.until("c", "result")[-1]["seq"], last)
