@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use forebay::extract::{ExtractConfig, Extractor, Input, Options, Ticker, Worker};
 use forebay_extractor as native;
+use uring::lane::thread_cpu_time as cpu_time;
 
 use crate::{Failure, Outcome, pages};
 
 /// Sandbox over native; the bar.
 pub(crate) const RATIO_MAX: f64 = 1.6;
 /// Each page is run this often on either side; the fastest run counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 9;
 const URL: &str = "https://example.com/a/b";
 
 /// Prints the ratio over the generated pages, or over the `.html` files of a folder.
@@ -82,12 +83,6 @@ fn page(worker: &mut Worker, html: &str) -> Result<Option<(Duration, Duration)>,
         in_native = in_native.min(end.saturating_sub(middle));
     }
     Ok(Some((in_wasm, in_native)))
-}
-
-/// CPU time of this thread (Linux: the first field of schedstat, in nanoseconds).
-fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(stat.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }
 
 fn read(dir: &Path) -> Result<Vec<String>, std::io::Error> {
