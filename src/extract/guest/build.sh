@@ -70,6 +70,10 @@ choose_compiler() {
   build_std=(-Zbuild-std=std,panic_abort)
 }
 
+# The host checks the time at every function's entry and every turn of a loop: more inlining and
+# unrolling than is usual make fewer of them (4 to 7 % of a page).
+llvm_args='-Cllvm-args=-inline-threshold=600 -Cllvm-args=-unroll-runtime -Cllvm-args=-unroll-allow-partial -Cllvm-args=-unroll-threshold=300'
+
 # build TARGET_DIR: prints the path of the module.
 build() {
   local lld registry remap
@@ -86,7 +90,7 @@ build() {
     unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS RUSTC_WRAPPER CARGO_BUILD_TARGET
     env "${profile_env[@]}" RUSTC="$rustc" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$1" \
       CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$lld" \
-      CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C target-feature=+bulk-memory $remap" \
+      CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C target-feature=+bulk-memory $llvm_args $remap" \
       cargo build --locked --release -p forebay-extractor --lib --target "$target" ${build_std[@]+"${build_std[@]}"} >&2
   )
   echo "$1/$target/release/forebay_extractor.wasm"
