@@ -118,7 +118,7 @@ class Process:
             return self.child.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise RuntimeError(f"{self.command} ignored SIGTERM:\n{self.output()}") from None
+            raise RuntimeError(f"{self.command} ignored SIGTERM:\n{self.output()}")
         finally:
             self._reader.join(5)
             self.child.stdout.close()
