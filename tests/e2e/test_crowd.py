@@ -24,8 +24,15 @@ def load(target, transport, *arguments):
     return json.loads(done.stdout)["groups"][0]
 
 
+ONCE = "on two cores only: it is the same work again"
+
+
 class Cut(unittest.TestCase):
     """No durable event is lost or doubled, wherever and however often a stream is cut."""
+
+    def setUp(self):
+        if Server.cores == 1 and not QUICK:
+            self.skipTest(ONCE)
 
     def test_100_000_events_with_random_cuts_on_each_transport(self):
         streams = 20 if QUICK else 1000
@@ -52,6 +59,8 @@ class SlowHalf(unittest.TestCase):
     memory stays below the caps, and nothing of the slow ones is left behind."""
 
     def test_the_fast_half_is_served(self):
+        if Server.cores == 1 and not QUICK:
+            self.skipTest(ONCE)
         half = 20 if QUICK else 250
         replay = 262_144
         with Origin() as origin, Server(replay_bytes_max=replay, ring_bytes_max=65536, cache_bytes_max=0) as target:
