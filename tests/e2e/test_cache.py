@@ -236,6 +236,7 @@ class Failing(http.server.BaseHTTPRequestHandler):
 
 class OriginInTrouble(Cached):
     def test_a_failure_does_not_push_out_a_page_in_its_time(self):
+        Failing.asked = 0
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as origin:
             threading.Thread(target=origin.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{origin.server_address[1]}/"
