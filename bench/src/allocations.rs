@@ -69,7 +69,8 @@ pub(crate) fn livez(requests: usize) -> Result<Livez, Failure> {
 }
 
 /// What one more event of a cached stream allocates: the difference between a long and a short stream
-/// of the same page, by the quietest of several; `None` without a page cache.
+/// of the same page, by the quietest of several; `None` without a page cache. The streams have no
+/// resume window: what a window keeps of them is memory by intention, and takes its blocks.
 ///
 /// # Errors
 /// When a stream can't be had.
@@ -79,7 +80,8 @@ pub(crate) fn per_cached_event(page: &str) -> Result<Option<f64>, Failure> {
     let requests = STREAM_URLS.map(|urls| {
         let urls = vec![format!("\"{page}\""); urls].join(",");
         let body = format!(
-            "{{\"urls\":[{urls}],\"options\":{{\"robots\":\"ignore\",\"progress_ms\":0}}}}"
+            "{{\"urls\":[{urls}],\"options\":{{\"robots\":\"ignore\",\"progress_ms\":0,\
+             \"resume_window_s\":0}}}}"
         );
         format!(
             "POST /crawl/stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\

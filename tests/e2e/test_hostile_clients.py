@@ -159,7 +159,7 @@ class Hostile(unittest.TestCase):
         _, cls.origin = server.shared()
         flags = ["--limits-address-connections", str(PER_SOURCE)]
         short = {"head_timeout_ms": 2000, "body_timeout_ms": 2000, "write_stall_timeout_ms": 2000}
-        cls.server = server.Server(*flags, idle_timeout_ms=60_000, **short)
+        cls.server = server.Server(*flags, idle_timeout_ms=60_000, cache_bytes_max=0, **short)
         with Neighbour(cls.server, cls.origin):
             pass
         cls.descriptors, start = cls.server.descriptors(), cls.server.memory_bytes()

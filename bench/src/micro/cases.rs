@@ -223,7 +223,7 @@ fn event_result() -> Result<(Run, u64), Failure> {
     let read: serde_json::Value = serde_json::from_slice(&text)?;
     if read["result"]["document"]["text"].as_str().map(str::len) != Some(20_000)
         || read["result"]["timings_us"]["emit_wait"] != 999
-        || read["result"]["cache_key"] != "0000000000009f2c"
+        || read["result"]["cache_key"] != "00000000000000000000000000009f2c"
     {
         return Err("event-result: another event than was to be written".into());
     }
