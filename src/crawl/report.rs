@@ -126,26 +126,22 @@ pub fn health(node: &Node) -> (u16, Bytes) {
     let cache = shared.pages.cache.stats();
     out.put_slice(b",\"cache\":{\"state\":");
     json::string(&mut out, if cache.bytes_max > 0 { "memory" } else { "off" });
-    for (name, value) in [
-        (&b",\"entries\":"[..], cache.entries),
-        (b",\"bytes\":", cache.bytes),
-        (b",\"bytes_max\":", cache.bytes_max),
-        (b",\"evictions\":", cache.evictions),
-        (b",\"flights\":", shared.pages.flights.len() as u64),
-    ] {
-        out.put_slice(name);
-        json::integer(&mut out, value);
-    }
+    let stored = [
+        ("entries", cache.entries),
+        ("bytes", cache.bytes),
+        ("bytes_max", cache.bytes_max),
+        ("evictions", cache.evictions),
+        ("flights", shared.pages.flights.len() as u64),
+    ];
+    json::integers(&mut out, &stored);
     out.put_u8(b'}');
-    for (name, value) in [
-        (&b",\"cores\":"[..], shared.mesh.len()),
-        (b",\"connections\":", shared.connections.load(Ordering::Relaxed)),
-        (b",\"streams_running\":", shared.totals.running.load(Ordering::Relaxed)),
-        (b",\"stream_bytes\":", shared.totals.bytes.load(Ordering::Relaxed)),
-    ] {
-        out.put_slice(name);
-        json::integer(&mut out, value as u64);
-    }
+    let now = [
+        ("cores", shared.mesh.len() as u64),
+        ("connections", shared.connections.load(Ordering::Relaxed) as u64),
+        ("streams_running", shared.totals.running.load(Ordering::Relaxed) as u64),
+        ("stream_bytes", shared.totals.bytes.load(Ordering::Relaxed) as u64),
+    ];
+    json::integers(&mut out, &now);
     out.put_slice(b"}\n");
     (if ready.is_ok() { 200 } else { 503 }, out.freeze())
 }

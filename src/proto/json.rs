@@ -59,6 +59,16 @@ pub fn integer(out: &mut BytesMut, number: u64) {
     out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+/// Writes `,"name":number` for each pair; the names are ours and need no escapes.
+pub fn integers(out: &mut BytesMut, pairs: &[(&str, u64)]) {
+    for (name, number) in pairs {
+        out.put_slice(b",\"");
+        out.put_slice(name.as_bytes());
+        out.put_slice(b"\":");
+        integer(out, *number);
+    }
+}
+
 /// Writes `part / whole` with up to four decimals, at least one: `1.0`, `0.5`, `0.3333`; 0.0 of nothing.
 pub fn ratio(out: &mut BytesMut, part: u64, whole: u64) {
     let scaled = (part * 10_000 + whole / 2).checked_div(whole).unwrap_or(0);

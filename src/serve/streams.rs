@@ -185,7 +185,7 @@ fn state_json(stream: &Stream) -> Bytes {
     out.put_slice(b",\"state\":");
     json::string(&mut out, status.state.as_str());
     let counts = status.counts;
-    numbers(
+    json::integers(
         &mut out,
         &[
             ("total_urls", counts.total),
@@ -202,7 +202,7 @@ fn state_json(stream: &Stream) -> Bytes {
     }
     out.put_slice(b",\"replay\":{\"first_seq\":");
     json::integer(&mut out, first_seq);
-    numbers(
+    json::integers(
         &mut out,
         &[
             ("bytes", bytes as u64),
@@ -218,10 +218,10 @@ fn state_json(stream: &Stream) -> Bytes {
             |number: &std::sync::atomic::AtomicU32| u64::from(number.load(Ordering::Relaxed));
         out.put_slice(if at == 0 { b"{\"core\":" } else { b",{\"core\":" });
         json::integer(&mut out, reader.core as u64);
-        numbers(&mut out, &[("next_seq", reader.seq_next)]);
+        json::integers(&mut out, &[("next_seq", reader.seq_next)]);
         out.put_slice(b",\"ring\":{\"frames\":");
         json::integer(&mut out, small(&gauge.frames));
-        numbers(
+        json::integers(
             &mut out,
             &[
                 ("frames_limit", small(&gauge.frames_limit)),
@@ -236,16 +236,6 @@ fn state_json(stream: &Stream) -> Bytes {
     }
     out.put_slice(b"]}");
     out.freeze()
-}
-
-/// Writes `,"name":number` for each; the names are ours and need no escapes.
-fn numbers(out: &mut BytesMut, pairs: &[(&str, u64)]) {
-    for (name, number) in pairs {
-        out.put_slice(b",\"");
-        out.put_slice(name.as_bytes());
-        out.put_slice(b"\":");
-        json::integer(out, *number);
-    }
 }
 
 #[cfg(test)]
