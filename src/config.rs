@@ -8,7 +8,7 @@ mod load;
 mod value;
 
 pub use load::{Problem, Source, Sources, load, table_markdown};
-pub use value::{Deflate, Names, Roots, Value};
+pub use value::{Deflate, Names, Roots, Secret, Value};
 
 use crate::observe::logging::LogFormat;
 use crate::proto::forwarded::ForwardedField;
@@ -280,6 +280,23 @@ settings! {
     "cache.ttl_5xx_s" cache_ttl_5xx_s: u64 = 10, 0..=31_536_000;
     /// Seconds that a failure (no connection, no document) may be used.
     "cache.ttl_error_s" cache_ttl_error_s: u64 = 5, 0..=31_536_000;
+
+    /// The Redis that nodes share: `redis://[user:password@]host:port/db`, `rediss://`, `unix://`,
+    /// `redis+sentinel://host:port,…/name`, `redis+cluster://host:port,…`. Without it nothing is shared.
+    "redis.url" redis_url: Secret = Secret::default();
+    /// PEM file with the authorities that `rediss://` trusts; without it the system's.
+    "redis.ca" redis_ca: Option<std::path::PathBuf> = None;
+    /// What all keys begin with; nodes with the same prefix share everything.
+    "redis.prefix" redis_prefix: String = "forebay".to_owned();
+    /// Milliseconds that a page waits for Redis before it is fetched; an answer that takes longer speaks
+    /// against Redis.
+    "redis.lookup_timeout_ms" redis_lookup_timeout_ms: u64 = 50, 1..=10_000;
+    /// Milliseconds for any answer of Redis.
+    "redis.timeout_ms" redis_timeout_ms: u64 = 1_000, 1..=60_000;
+    /// Milliseconds to connect to Redis.
+    "redis.connect_timeout_ms" redis_connect_timeout_ms: u64 = 2_000, 1..=60_000;
+    /// Bytes of the largest page that is kept in Redis, before it is compressed.
+    "redis.value_bytes_max" redis_value_bytes_max: usize = 4 * 1024 * 1024, 1024..=67_108_864;
 
     /// Addresses, CIDR ranges, hosts or `.suffixes` that may be fetched although they are not public.
     "egress.allow" egress_allow: Vec<String> = Vec::new();

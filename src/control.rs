@@ -1,6 +1,7 @@
 //! The control thread: what is not on a request's path to its first byte. One tokio `current_thread`
-//! runtime, spoken to by message only: names are resolved here, and signals arrive here.
+//! runtime, spoken to by message only: names are resolved here, Redis is asked from here, and signals arrive here.
 
+use crate::cluster::Keeper;
 use crate::fetch::resolve::{self, Question};
 use crate::serve::access::Access;
 use std::io;
@@ -30,7 +31,7 @@ pub struct Control {
 ///
 /// # Errors
 /// When the thread or its runtime can't be made.
-pub fn start(access: &Arc<Access>) -> io::Result<Control> {
+pub fn start(access: &Arc<Access>, redis: Option<Keeper>) -> io::Result<Control> {
     let (reloaded, watched) = (Arc::clone(access), Arc::clone(access));
     let (questions, asked) = resolve::channel(QUESTIONS_MAX);
     let (signalled, signals) = mpsc::channel();
@@ -41,6 +42,9 @@ pub fn start(access: &Arc<Access>) -> io::Result<Control> {
             tokio::spawn(watch_signals(signalled));
             tokio::spawn(watch_hangups(reloaded));
             tokio::spawn(watch_memory(watched));
+            if let Some(redis) = redis {
+                tokio::spawn(redis.run());
+            }
             tokio::spawn(async move {
                 if let Err(error) = resolve::run(asked).await {
                     tracing::error!("names can't be resolved: {error}");

@@ -28,6 +28,8 @@ pub mod observe;
 
 pub mod config;
 
+pub mod cluster;
+
 pub mod cache;
 pub mod extract;
 pub mod fetch;

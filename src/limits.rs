@@ -179,6 +179,13 @@ pub const AUDIT_URLS_MAX: usize = 8;
 /// Origins that may be allowed cross-origin requests.
 pub const CORS_ORIGINS_MAX: usize = 64;
 
+/// Letters that may wait for Redis; above it there is no Redis for whoever comes.
+pub const REDIS_LETTERS_MAX: usize = 4096;
+/// Letters that Redis is asked about at a time.
+pub const REDIS_FLIGHTS_MAX: usize = 256;
+/// Bytes of pages that may wait to be stored in Redis; above it they are not.
+pub const REDIS_PENDING_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// I/O vectors of one gather write (Linux: `IOV_MAX` is 1024).
 pub const IOV_MAX: usize = 1024;
 

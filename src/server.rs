@@ -1,5 +1,6 @@
 //! From a configuration to running cores, and from a signal to their end.
 
+use crate::cluster;
 use crate::config::{Config, Names, Roots};
 use crate::control::{self, Control};
 use crate::crawl::cached::Pages;
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The settings of keys, certificates, proxies or origins make no sense, or would let anybody in.
     #[error("{0}")]
     Access(#[from] AccessError),
+    /// The settings of Redis make no sense.
+    #[error("{0}")]
+    Redis(String),
     /// The extractor's module can't be loaded.
     #[error("{0}")]
     Extractor(#[from] LoadError),
@@ -96,10 +100,12 @@ impl Server {
         let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
-        let control = control::start(&access)?;
+        let (cluster, redis) = cluster::open(&config).map_err(StartError::Redis)?;
+        let control = control::start(&access, redis)?;
         let shared = Arc::new(Shared {
             config: Arc::clone(&config),
             extractor: OnceLock::new(),
+            cluster,
             pages: Pages::new(&config),
             registry: Registry::default(),
             keys: Keys::default(),

@@ -79,6 +79,7 @@ pub fn check(config: &Config) -> Result<ExitCode, String> {
         println!("core {}: {cpu}{}", plan.index, if plan.shared { ", shared" } else { "" });
     }
     crate::server::fetch_config(config).map_err(|error| error.to_string())?;
+    crate::cluster::open(config)?;
     Access::start(config).map_err(|error| error.to_string())?;
     println!("the configuration is good");
     Ok(ExitCode::SUCCESS)

@@ -82,6 +82,41 @@ impl Value for String {
     }
 }
 
+/// Text with a password in it; it is shown without.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.show())
+    }
+}
+
+impl Value for Secret {
+    const EXPECTED: &'static str = "a URL";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+
+    /// Without what stands before the last `@`, and without a query.
+    fn show(&self) -> String {
+        let shown = self.0.split_once('?').map_or(&*self.0, |(shown, _)| shown);
+        match (shown.split_once("://"), shown.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+            _ => shown.to_owned(),
+        }
+    }
+}
+
 impl Value for Option<PathBuf> {
     const EXPECTED: &'static str = "a file's path";
 
@@ -195,3 +230,25 @@ choice!(
     Class, "nice19, batch, idle or normal",
     "nice19" => Self::Nice19, "batch" => Self::Batch, "idle" => Self::Idle, "normal" => Self::Normal
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (text, shown) in [
+            ("", ""),
+            ("redis://ann:hunter2@a:1/2", "redis://***@a:1/2"),
+            ("redis://a:hunter@2@a:1/2", "redis://***@a:1/2"),
+            ("redis://a:1", "redis://a:1"),
+            ("unix:///a?password=hunter2", "unix:///a"),
+        ] {
+            let secret = Secret(text.to_owned());
+            assert_eq!(
+                (secret.show(), format!("{secret:?}")),
+                (shown.to_owned(), shown.to_owned())
+            );
+        }
+    }
+}

@@ -5,6 +5,7 @@ use super::cached::{self, Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::report;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::extract::Extractor;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The sandbox' engine and module, once it is loaded; `None` inside when that failed.
     pub extractor: OnceLock<Option<Extractor>>,
+    /// What is shared with other nodes.
+    pub cluster: Cluster,
     /// The page cache, and the pages on their way into it.
     pub pages: Pages,
     /// All streams.

@@ -3,7 +3,7 @@
 use super::mesh::{Message, ReportTo};
 use super::node::Node;
 use crate::config::SETTINGS;
-use crate::observe::exposition::{self, Cached, Format, Scrape};
+use crate::observe::exposition::{self, Cached, Format, Redis, Scrape};
 use crate::observe::hist::Scope;
 use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, Mailbox};
 use crate::observe::process::Process;
@@ -11,7 +11,7 @@ use crate::observe::snapshot::Snapshot;
 use crate::proto::json;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a scrape waits for a core; one that is busier than that is left out.
@@ -99,9 +99,49 @@ pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
         started: node.shared.started,
         build: vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
         cache: Cached { entries: cache.entries, bytes: cache.bytes, evictions: cache.evictions },
+        redis: redis(node),
         limits: limits.filter_map(|setting| number(setting.name)).collect(),
     };
     exposition::render(scrape, format)
+}
+
+fn redis(node: &Node) -> Option<Redis> {
+    let cluster = &node.shared.cluster;
+    let gauges = cluster.gauges()?;
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    Some(Redis {
+        state: gauges.health().as_str(),
+        queue: cluster.queued() as u64,
+        events: vec![
+            ("answer", read(&gauges.asked)),
+            ("failure", read(&gauges.failed)),
+            ("slow", read(&gauges.slow)),
+            ("connect", read(&gauges.connected)),
+            ("breaker_open", read(&gauges.opened)),
+            ("drop", read(&gauges.dropped)),
+        ],
+        pages: vec![
+            ("hit", read(&gauges.hits)),
+            ("miss", read(&gauges.misses)),
+            ("stored", read(&gauges.stored)),
+            ("not_stored", read(&gauges.not_stored)),
+            ("garbage", read(&gauges.garbage)),
+        ],
+    })
+}
+
+fn redis_json(out: &mut BytesMut, node: &Node) {
+    out.put_slice(b",\"redis\":{\"state\":");
+    match redis(node) {
+        None => json::string(out, "off"),
+        Some(redis) => {
+            json::string(out, redis.state);
+            json::integers(out, &[("queue", redis.queue)]);
+            json::integers(out, &redis.events);
+            json::integers(out, &redis.pages);
+        }
+    }
+    out.put_u8(b'}');
 }
 
 /// `GET /healthz`: a status, and every part with its state.
@@ -135,6 +175,7 @@ pub fn health(node: &Node) -> (u16, Bytes) {
     ];
     json::integers(&mut out, &stored);
     out.put_u8(b'}');
+    redis_json(&mut out, node);
     let now = [
         ("cores", shared.mesh.len() as u64),
         ("connections", shared.connections.load(Ordering::Relaxed) as u64),

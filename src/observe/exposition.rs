@@ -71,6 +71,19 @@ pub struct Cached {
     pub evictions: u64,
 }
 
+/// The Redis that nodes share.
+#[derive(Debug, Clone, Default)]
+pub struct Redis {
+    /// How it is, in a word.
+    pub state: &'static str,
+    /// Letters that wait for it.
+    pub queue: u64,
+    /// What has been counted so far: event and number.
+    pub events: Vec<(&'static str, u64)>,
+    /// What became of pages: outcome and number.
+    pub pages: Vec<(&'static str, u64)>,
+}
+
 /// What one scrape shows.
 #[derive(Debug, Clone)]
 pub struct Scrape {
@@ -84,6 +97,8 @@ pub struct Scrape {
     pub build: Vec<(&'static str, String)>,
     /// The page cache.
     pub cache: Cached,
+    /// Redis, where there is one.
+    pub redis: Option<Redis>,
     /// Limits in force, by their setting's name: `forebay_limit{name}`.
     pub limits: Vec<(&'static str, u64)>,
 }
@@ -144,6 +159,7 @@ impl Collector for Page {
         out.websockets(&sum)?;
         out.fetch(&sum)?;
         out.cache(&self.0.cache)?;
+        self.0.redis.as_ref().map_or(Ok(()), |redis| out.redis(redis))?;
         out.arenas(&self.0.cores)?;
         out.queues(&self.0.cores)?;
         out.loops(&self.0.cores)?;
@@ -358,6 +374,20 @@ impl Out<'_> {
         self.gauge(("forebay_cache", bytes, "What the pages in memory weigh."), cache.bytes)?;
         let name = ("forebay_cache_evictions", None, "Pages that went to make room.");
         self.counter(name, cache.evictions)
+    }
+
+    fn redis(&mut self, redis: &Redis) -> fmt::Result {
+        let name = ("forebay_redis_state", None, "How Redis is: 1 for the state that it is in.");
+        self.gauges(name, [(labels([("state", redis.state)]), 1)])?;
+        let name = ("forebay_redis_queue", None, "Letters that wait for Redis.");
+        self.gauge(name, redis.queue)?;
+        let rows = |label, counts: &[(&'static str, u64)]| -> Vec<_> {
+            counts.iter().map(|&(name, value)| (labels([(label, name)]), value)).collect()
+        };
+        let name = ("forebay_redis_events", None, "What happened with Redis.");
+        self.counters(name, rows("event", &redis.events))?;
+        let name = ("forebay_redis_pages", None, "Pages looked up and stored in Redis.");
+        self.counters(name, rows("outcome", &redis.pages))
     }
 
     fn arenas(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {

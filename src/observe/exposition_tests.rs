@@ -35,6 +35,12 @@ fn scrape() -> Scrape {
         started: epoch.unix,
         build: vec![("version", "0.1.0".to_owned())],
         cache: Cached { entries: 3, bytes: 4096, evictions: 2 },
+        redis: Some(Redis {
+            state: "up",
+            queue: 3,
+            events: vec![("answer", 5)],
+            pages: vec![("hit", 2)],
+        }),
         limits: vec![("connections_max", 1024)],
     }
 }

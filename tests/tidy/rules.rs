@@ -161,6 +161,10 @@ fn layers(path: &str, source: &Source) -> Vec<Finding> {
         if broken {
             found.push(finding(source.line(at), format!("layer {layer} may not name {name}")));
         }
+        let above = SIBLINGS.contains(&name) || matches!(name, "stream" | "crawl");
+        if layer == "cluster" && above {
+            found.push(finding(source.line(at), format!("layer cluster may not name {name}")));
+        }
         if name == "demo" && !matches!(layer, "demo" | "main" | "cli") {
             found.push(finding(source.line(at), "only the command line names demo"));
         }
@@ -350,6 +354,12 @@ mod tests {
         );
         let joined = "use crate::serve::A;\nuse crate::fetch::B;\n";
         assert_eq!(check_file("src/stream/mod.rs", joined), []);
+        told_apart(
+            "src/cluster/a.rs",
+            "use crate::cache::A;\n",
+            "use crate::config::A;\n",
+            "layer cluster may not name cache",
+        );
         told_apart("src/serve/a.rs", "use crate::demo::A;\n", "a();\n", "only the command line");
     }
 
