@@ -295,6 +295,9 @@ settings! {
     "redis.timeout_ms" redis_timeout_ms: u64 = 1_000, 1..=60_000;
     /// Milliseconds to connect to Redis.
     "redis.connect_timeout_ms" redis_connect_timeout_ms: u64 = 2_000, 1..=60_000;
+    /// Milliseconds that a page waits for another node which is fetching it, before it is fetched here
+    /// as well; 0: nodes don't wait for each other.
+    "redis.flight_ms" redis_flight_ms: u64 = 3_000, 0..=60_000;
     /// Bytes of the largest page that is kept in Redis, before it is compressed.
     "redis.value_bytes_max" redis_value_bytes_max: usize = 4 * 1024 * 1024, 1024..=67_108_864;
 

@@ -101,6 +101,7 @@ impl Server {
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
         let (cluster, redis) = cluster::open(&config).map_err(StartError::Redis)?;
+        fetch.share(cluster.clone());
         let control = control::start(&access, redis)?;
         let shared = Arc::new(Shared {
             config: Arc::clone(&config),

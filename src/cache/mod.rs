@@ -10,6 +10,7 @@
 
 pub mod date;
 pub mod entry;
+pub mod envelope;
 pub mod flights;
 pub mod freshness;
 pub mod key;

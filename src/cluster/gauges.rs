@@ -55,6 +55,8 @@ pub struct Gauges {
     pub stored: AtomicU64,
     /// Pages that could not be stored.
     pub not_stored: AtomicU64,
+    /// Writes of streams' logs that have to be tried again.
+    pub log_failed: AtomicU64,
     /// Values that were not what we wrote.
     pub garbage: AtomicU64,
     /// Bytes of pages that wait to be stored.

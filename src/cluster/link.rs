@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 
 /// Bytes of an error's text that are kept for `/healthz`.
 const ERROR_BYTES_MAX: usize = 200;
+/// How often Redis is looked at while nobody asks for anything.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Milliseconds that the key of a write probe lives.
 const PROBE_MS: u64 = 10_000;
 
@@ -49,6 +51,8 @@ pub enum Does {
     Read,
     /// Changes something.
     Write,
+    /// Changes something, with so many bytes that its time says nothing of Redis.
+    Bulk,
 }
 
 /// The way to Redis, for tasks on the control thread. Cheap to clone.
@@ -140,7 +144,7 @@ impl Link {
     fn judge<T>(&self, does: Does, began: Instant, asked: RedisResult<T>) -> Result<T, Trouble> {
         let gauges = &self.0.gauges;
         let now = Instant::now();
-        let slow = now.saturating_duration_since(began) > self.0.slow;
+        let slow = does != Does::Bulk && now.saturating_duration_since(began) > self.0.slow;
         gauges.asked.fetch_add(1, Ordering::Relaxed);
         if slow {
             gauges.slow.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +152,7 @@ impl Link {
         let error = match asked {
             Ok(answer) => {
                 lock(&self.0.reads).handle_answer(now, !slow);
-                if does == Does::Write {
+                if does != Does::Read {
                     lock(&self.0.writes).handle_answer(now, true);
                 }
                 self.publish();
@@ -188,7 +192,15 @@ impl Link {
                 .filter_map(|breaker| lock(breaker).poll_timeout())
                 .min();
             match due {
-                None => self.0.changed.notified().await,
+                // While nobody asks for anything, its end would not be seen.
+                None => {
+                    let idle = tokio::time::sleep(LOOK_EVERY);
+                    tokio::select! {
+                        () = idle => drop(self.ask::<Option<String>>(Does::Read, &self.look()).await),
+                        () = self.0.changed.notified() => {}
+                    }
+                    continue;
+                }
                 Some(due) => {
                     tokio::select! {
                         () = tokio::time::sleep_until(due.into()) => {}
@@ -219,7 +231,6 @@ impl Link {
                 *lock(&self.0.connection) = None;
             }
             lock(&self.0.reads).handle_probe(Instant::now(), good);
-            self.publish();
         }
     }
 
@@ -227,7 +238,6 @@ impl Link {
         while lock(&self.0.writes).poll_probe(Instant::now()) {
             let good = self.probe(Does::Write).await;
             lock(&self.0.writes).handle_probe(Instant::now(), good);
-            self.publish();
         }
     }
 
@@ -247,17 +257,16 @@ impl Link {
                 }
             },
         };
-        let key = self.key("probe");
         let asked = async {
             match does {
                 // The answer of something that is no Redis is no text of ours.
-                Does::Read => connection
-                    .ask::<Option<String>>(cmd("GET").arg(&key))
-                    .await
-                    .map(|found| found.is_none_or(|text| text == "1")),
-                Does::Write => {
+                Does::Read => {
+                    let found = connection.ask::<Option<String>>(&self.look()).await;
+                    found.map(|found| found.is_none_or(|text| text == "1"))
+                }
+                Does::Write | Does::Bulk => {
                     let mut set = cmd("SET");
-                    set.arg(&key).arg("1").arg("PX").arg(PROBE_MS);
+                    set.arg(self.key("probe")).arg("1").arg("PX").arg(PROBE_MS);
                     connection.ask::<String>(&set).await.map(|text| text == "OK")
                 }
             }
@@ -275,6 +284,13 @@ impl Link {
         }
     }
 
+    /// The command that finds out whether there is somebody.
+    fn look(&self) -> Cmd {
+        let mut get = cmd("GET");
+        get.arg(self.key("probe"));
+        get
+    }
+
     /// Keeps an error for whoever looks. Redis' own words may hold keys, but no secret of ours.
     fn note(&self, error: &RedisError) {
         let mut text = error.to_string();
@@ -283,7 +299,9 @@ impl Link {
         }
         let mut last = lock(&self.0.gauges.last_error);
         if *last != text {
-            tracing::debug!("Redis: {text}");
+            if self.0.gauges.health() == Health::Connecting {
+                tracing::warn!("no connection to Redis yet: {text}");
+            }
             *last = text;
         }
     }

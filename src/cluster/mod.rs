@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod dial;
 mod gauges;
 mod link;
+mod nodes;
 mod target;
 
 pub use gauges::{Gauges, Health};
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
+use ulid::Ulid;
 
 /// What is to be done on the control thread.
 type Work = Box<dyn FnOnce(Link) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
@@ -46,12 +48,14 @@ struct Inner {
     prefix: String,
     target: String,
     patience: Duration,
+    node: Ulid,
 }
 
 /// The control thread's end.
 pub struct Keeper {
     letters: mpsc::Receiver<Letter>,
     link: Link,
+    node: Ulid,
 }
 
 /// Both ends, by the settings; no connection yet, and nothing fails because there is none.
@@ -83,8 +87,9 @@ pub fn open(config: &Config) -> Result<(Cluster, Option<Keeper>), String> {
     let link = Link::new(dialer, prefix.clone(), patience, Arc::clone(&gauges));
     let (to, from) = mpsc::channel(REDIS_LETTERS_MAX);
     let target = target.to_string();
-    let inner = Inner { letters: to, gauges, prefix, target, patience };
-    Ok((Cluster(Some(Arc::new(inner))), Some(Keeper { letters: from, link })))
+    let node = Ulid::generate();
+    let inner = Inner { letters: to, gauges, prefix, target, patience, node };
+    Ok((Cluster(Some(Arc::new(inner))), Some(Keeper { letters: from, link, node })))
 }
 
 impl Cluster {
@@ -104,6 +109,12 @@ impl Cluster {
     #[must_use]
     pub fn takes(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| can(&inner.gauges, Does::Write))
+    }
+
+    /// What this process is known by among the nodes; another one each time that it starts.
+    #[must_use]
+    pub fn node_id(&self) -> Ulid {
+        self.0.as_ref().map_or(Ulid::nil(), |inner| inner.node)
     }
 
     /// For how long a page's look-up waits: `redis.lookup_timeout_ms`.
@@ -200,6 +211,12 @@ impl Cluster {
     }
 }
 
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_tuple("Cluster").field(&self.target()).finish()
+    }
+}
+
 impl Inner {
     fn send<F>(
         &self,
@@ -222,6 +239,7 @@ impl Keeper {
     /// a tokio `current_thread` runtime.
     pub async fn run(mut self) {
         tokio::spawn(self.link.clone().keep());
+        tokio::spawn(nodes::live(self.link.clone(), self.node));
         let places = Arc::new(Semaphore::new(REDIS_FLIGHTS_MAX));
         while let Some(Letter { work, until }) = self.letters.recv().await {
             let Some(until) = until else {

@@ -7,6 +7,7 @@ use super::mesh::{Message, PageJob};
 use super::node::Node;
 use super::page::{self, Answer, Work};
 use super::request::{CacheMode, FreshnessBy, Options};
+use super::second;
 use crate::cache::entry::{Entry, Validators};
 use crate::cache::flights::{Entered, FlightId, Flights};
 use crate::cache::freshness::{Fields, Freshness};
@@ -162,7 +163,14 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
                     lead.land(&Some(Arc::clone(&entry)));
                     return hit(node, job, &entry);
                 }
-                let work = page::run(node, job, abort, until, known.as_deref()).await;
+                let known = match beyond(node, job, &wanted, until, known).await {
+                    Ok(entry) => {
+                        lead.land(&Some(Arc::clone(&entry)));
+                        return hit(node, job, &entry);
+                    }
+                    Err(beyond) => beyond,
+                };
+                let work = page::run(node, job, abort, until, known.entry.as_deref()).await;
                 return conclude(job, work, known, lead);
             }
             Entered::Joined(flight) => match wait(node, flight, until, abort).await {
@@ -184,6 +192,37 @@ pub(super) async fn run(node: &Rc<Node>, job: &PageJob, abort: &Notify) -> PageR
             },
         }
     }
+}
+
+/// What other nodes know of a page that is not fresh here: one that will do, or else the best that
+/// there is, and perhaps the duty to fetch it for all of them.
+async fn beyond(
+    node: &Rc<Node>,
+    job: &PageJob,
+    wanted: &Wanted,
+    until: Instant,
+    known: Option<Arc<Entry>>,
+) -> Result<Arc<Entry>, second::Found> {
+    let mode = job.options.cache_mode;
+    let revalidates = mode == CacheMode::Revalidate;
+    if !node.shared.cluster.answers() || revalidates && known.is_some() {
+        return Err(second::Found { entry: known, lease: None });
+    }
+    let lead = mode == CacheMode::ReadThrough;
+    let mut found = second::look(node, job, wanted, until, lead).await;
+    if let Some(entry) = &found.entry {
+        if mode != CacheMode::ReadOnly {
+            node.shared.pages.cache.store(job.key, entry);
+        }
+        if !revalidates && entry.is_fresh(wanted, Instant::now()) {
+            return Ok(Arc::clone(entry));
+        }
+    }
+    let newer = |entry: &Arc<Entry>| known.as_ref().is_none_or(|known| known.since < entry.since);
+    if !found.entry.as_ref().is_some_and(newer) {
+        found.entry = known;
+    }
+    Err(found)
 }
 
 /// Fetches a page for this request alone.
@@ -221,8 +260,9 @@ async fn wait(
 }
 
 /// The leader's page is done: keeps it, tells who waits, and makes the result.
-fn conclude(job: &PageJob, work: Work, known: Option<Arc<Entry>>, lead: Lead<'_>) -> PageResult {
+fn conclude(job: &PageJob, work: Work, known: second::Found, lead: Lead<'_>) -> PageResult {
     let node = lead.node;
+    let second::Found { entry: known, lease } = known;
     let Work { mut result, answer } = work;
     if let (Some(known), Some(answer)) = (&known, &answer)
         && answer.not_modified
@@ -241,8 +281,11 @@ fn conclude(job: &PageJob, work: Work, known: Option<Arc<Entry>>, lead: Lead<'_>
     node.observe.count(if known.is_some() { stale } else { Counter::CacheMisses });
     // Where there is nothing to share, the lead goes to one of those who wait.
     if let Some(entry) = entry_of(node, job, &mut result, answer) {
-        if known.is_none_or(|known| !known.outlives(&entry, entry.since)) {
-            keep(node, job, &entry);
+        if known.is_none_or(|known| !known.outlives(&entry, entry.since))
+            && keep(node, job, &entry)
+            && let Some(lease) = lease
+        {
+            lease.leave_to_store();
         }
         lead.land(&Some(entry));
     }
@@ -269,12 +312,14 @@ fn entry_of(
     Some(Arc::new(entry))
 }
 
-/// Writes a page to the cache, if the request lets us.
-fn keep(node: &Node, job: &PageJob, entry: &Arc<Entry>) {
+/// Writes a page to the cache, if the request lets us; whether it is on its way to other nodes.
+fn keep(node: &Node, job: &PageJob, entry: &Arc<Entry>) -> bool {
     let refused = job.options.freshness == FreshnessBy::Http && entry.freshness.never;
-    if job.options.cache_mode != CacheMode::ReadOnly && !refused {
-        node.shared.pages.cache.store(job.key, entry);
+    if job.options.cache_mode == CacheMode::ReadOnly || refused {
+        return false;
     }
+    node.shared.pages.cache.store(job.key, entry);
+    second::store(node, job.key, entry)
 }
 
 fn hit(node: &Node, job: &PageJob, entry: &Entry) -> PageResult {

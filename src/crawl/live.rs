@@ -4,6 +4,7 @@ use super::cached::Ask;
 use super::mesh::PageJob;
 use super::node::Node;
 use super::request::{CrawlRequest, Options, OrderName};
+use super::scribe;
 use crate::error::Stage;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
@@ -90,6 +91,8 @@ pub struct Live {
     /// Since when it is being ended before its work is done.
     ending_since: Cell<Option<Instant>>,
     changed: Notify,
+    /// Tells who copies the log to Redis, where somebody does.
+    written: Option<Rc<Notify>>,
     _place: Option<Arc<Place>>,
 }
 
@@ -124,7 +127,9 @@ impl Live {
             patience: options.patience(),
             began: now,
             urls: urls.len(),
+            home: None,
         };
+        let shares = shared.cluster.is_on() && window > 0;
         let live = Rc::new(Self {
             stream: Stream::new(birth, Arc::clone(&shared.totals)),
             machine: RefCell::new(Machine::new(plan, now)),
@@ -138,10 +143,14 @@ impl Live {
             unfinished: Cell::new(false),
             ending_since: Cell::new(None),
             changed: Notify::default(),
+            written: shares.then(Rc::default),
             _place: terms.place,
         });
         let reader = attach(&live.stream);
         node.adopt(&live);
+        if let Some(written) = &live.written {
+            scribe::start(node, &live, written);
+        }
         live.machine.borrow_mut().handle_start(now);
         live.pump(node);
         let (driver, driven) = (Rc::clone(node), Rc::clone(&live));
@@ -205,6 +214,7 @@ impl Live {
         woken.clear();
         node.woken.replace(woken);
         self.changed.notify();
+        self.written.iter().for_each(|written| written.notify());
         if state == State::Closed {
             self.note_quiesced(node);
             node.retire(self);

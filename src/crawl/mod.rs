@@ -4,12 +4,16 @@
 //! ([`page`]) on some core; letters between cores are [`mesh::Message`]s.
 
 pub mod cached;
+pub mod claims;
 pub mod lane;
 pub mod live;
 pub mod mesh;
+pub mod mirror;
 pub mod node;
 pub mod page;
 pub mod query;
 pub mod report;
 pub mod request;
+mod scribe;
+mod second;
 mod spare;

@@ -4,6 +4,7 @@
 use super::cached::{self, Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
+use super::mirror;
 use super::report;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -159,6 +160,10 @@ impl Node {
     /// Reads the core's mailbox until every sender is gone. Never waits for another core, so two
     /// cores can't wait for each other.
     pub async fn serve(self: Rc<Self>, mut mailbox: Receiver<Message>) {
+        if self.index == 0 && self.shared.cluster.is_on() {
+            let node = Rc::clone(&self);
+            drop(uring::spawn(async move { mirror::obey(&node).await }));
+        }
         let sweeper = Rc::clone(&self);
         drop(uring::spawn(async move { sweeper.sweep().await }));
         while let Some(message) = mailbox.recv().await {
@@ -497,9 +502,11 @@ impl Node {
         })
     }
 
-    /// Begins to end a stream of any core.
+    /// Begins to end a stream of any core, or node.
     pub fn cancel(self: &Rc<Self>, stream: &Stream) {
-        if stream.owner() == self.index {
+        if let Some(home) = stream.birth.home {
+            mirror::cancel(self, home, stream.id());
+        } else if stream.owner() == self.index {
             self.cancel_here(stream.id());
         } else {
             self.post_soon(stream.owner(), Message::Cancel { stream: stream.id() });
@@ -518,7 +525,13 @@ impl Node {
         let id = live.stream.id();
         self.live.borrow_mut().remove(&id);
         self.idle.notify();
-        self.finished.borrow_mut().insert((Instant::now() + live.stream.birth.resume_window, id));
+        self.keep_until_expired(&live.stream);
+    }
+
+    /// From now on a stream's resume window runs out.
+    pub(super) fn keep_until_expired(&self, stream: &Stream) {
+        let until = Instant::now() + stream.birth.resume_window;
+        self.finished.borrow_mut().insert((until, stream.id()));
         let kept_max = self.shared.config.streams_kept_max / self.shared.mesh.len();
         if self.finished.borrow().len() > kept_max {
             self.forget_oldest();

@@ -119,6 +119,7 @@ fn redis(node: &Node) -> Option<Redis> {
             ("connect", read(&gauges.connected)),
             ("breaker_open", read(&gauges.opened)),
             ("drop", read(&gauges.dropped)),
+            ("log_retry", read(&gauges.log_failed)),
         ],
         pages: vec![
             ("hit", read(&gauges.hits)),

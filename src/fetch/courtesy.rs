@@ -3,6 +3,7 @@
 
 use crate::error::{PageCode, PageError, Stage};
 use crate::fetch::hosts::{Ask, Hosts, Rules, Wake};
+use crate::fetch::nodes;
 use crate::fetch::pacing::{self, Asker};
 use crate::fetch::robots::{self, Check, Parser, Robots};
 use crate::fetch::target::{Origin, Target};
@@ -116,7 +117,11 @@ impl HostTurn {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let after = retry_after.and_then(|value| pacing::retry_after(value, unix.as_secs()));
         if let Some(after) = after {
-            self.shared.hosts.hold(&self.host, Instant::now() + after.min(RETRY_AFTER_MAX));
+            let after = after.min(RETRY_AFTER_MAX);
+            self.shared.hosts.hold(&self.host, Instant::now() + after);
+            if let Some(cluster) = self.shared.cluster.get() {
+                nodes::hold(cluster, &self.host, after);
+            }
         }
     }
 }
@@ -143,7 +148,9 @@ impl Fetcher {
             let delay = self.ask_robots(target, agent).await?;
             interval = interval.max(delay.unwrap_or_default());
         }
-        self.turn(target.origin(), interval, request.deadline).await
+        let turn = self.turn(target.origin(), interval, request.deadline).await?;
+        self.turn_among_nodes(&turn.host, interval, request.deadline).await?;
+        Ok(turn)
     }
 
     /// Whether robots.txt lets `agent` have the target; the delay that it asks for.
@@ -302,6 +309,6 @@ fn disallowed(message: impl Into<String>) -> PageError {
     PageError::new(PageCode::RobotsDisallowed, Stage::Pace, message)
 }
 
-fn throttled(message: impl Into<String>) -> PageError {
+pub(super) fn throttled(message: impl Into<String>) -> PageError {
     PageError::new(PageCode::HostThrottled, Stage::Pace, message)
 }

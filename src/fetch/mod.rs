@@ -30,6 +30,7 @@ pub mod fuzzing;
 mod h2;
 mod h2_io;
 mod hosts;
+mod nodes;
 pub mod normal;
 pub mod pacing;
 pub mod pool;
@@ -44,6 +45,7 @@ pub mod target;
 pub mod tls;
 mod track;
 
+use crate::cluster::Cluster;
 use crate::error::{PageCode, PageError, Stage};
 use crate::timings::Timings;
 use caching::{Caching, Known};
@@ -59,7 +61,7 @@ use resolve::Resolver;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use target::Target;
 use tls::TlsRoots;
@@ -168,6 +170,8 @@ pub struct FetchShared {
     tls: Arc<rustls::ClientConfig>,
     proxy: Option<Proxy>,
     hosts: Hosts,
+    /// The nodes that hosts' turns are shared with, if there are any.
+    cluster: OnceLock<Cluster>,
 }
 
 impl FetchShared {
@@ -187,7 +191,13 @@ impl FetchShared {
                 .map_err(|error| FetchConfigError::Field("accept_language", error))?;
         }
         let hosts = Hosts::new(config.host_concurrency);
-        Ok(Arc::new(Self { config, egress, tls, proxy, hosts }))
+        let cluster = OnceLock::new();
+        Ok(Arc::new(Self { config, egress, tls, proxy, hosts, cluster }))
+    }
+
+    /// From now on hosts' turns are those of all nodes; the first call counts.
+    pub fn share(&self, cluster: Cluster) {
+        let _ = self.cluster.set(cluster);
     }
 
     /// Requests under way to all hosts, of all cores, and the hosts that they go to or wait for.

@@ -8,6 +8,7 @@ use super::sender::{self, Manner, Reader};
 use super::streams;
 use super::transport::Transport;
 use super::ws;
+use crate::crawl::claims::Wish;
 use crate::crawl::live::{Live, Terms};
 use crate::crawl::mesh::LaneJob;
 use crate::crawl::page;
@@ -20,6 +21,7 @@ use crate::observe::query::LatencyQuery;
 use crate::proto::h1::Method;
 use crate::stream::idempotency::Claim;
 use crate::timings::Timings;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ulid::Ulid;
 
@@ -142,9 +144,11 @@ async fn begin(
     let request_id = conn.node.request_id(ask.request_id);
     conn.request_id = Some(request_id);
     let (node, principal, id) = (conn.node.clone(), conn.principal(), Ulid::generate());
+    let mut wish = None;
     if let (Some(key), Some(fingerprint)) = (&key, fingerprint) {
-        match node.shared.keys.claim(&principal, key, &fingerprint, id) {
-            Claim::New => {}
+        let wished = Wish::new(Arc::clone(&principal), key, &fingerprint, id);
+        match wished.claim(&node, &request.options).await {
+            Claim::New => wish = Some(wished),
             Claim::Same(stream) => return Ok(streams::join(conn, stream, transport).await),
             Claim::Conflict => {
                 let message = "this Idempotency-Key was used for another request";
@@ -155,8 +159,8 @@ async fn begin(
     let place = match conn.begin_stream(request.urls.iter().map(|url| &**url)) {
         Ok(place) => place,
         Err(error) => {
-            if let Some(key) = &key {
-                node.shared.keys.release(&principal, key, id);
+            if let Some(wish) = wish {
+                wish.release(&node);
             }
             return Ok(Err(error));
         }

@@ -6,12 +6,14 @@ use super::conn::{Conn, Gone};
 use super::reply::{JSON, Reply};
 use super::sender::{self, Manner, Reader};
 use super::transport::Transport;
+use crate::crawl::mirror;
 use crate::error::{ApiCode, ApiError};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::proto::json;
 use crate::proto::sse::EventId;
 use crate::stream::Stream;
 use crate::stream::idempotency::Fingerprint;
+use crate::stream::log::Log;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,13 +22,14 @@ use ulid::Ulid;
 
 /// How long a `DELETE` waits for the end of what its stream has started.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(30);
-/// How often, and at what distance, a stream is looked for that another core is just beginning.
+/// How often, and at what distance, a stream is looked for that another core or node is just
+/// beginning.
 const JOIN_TRIES: usize = 100;
-const JOIN_PAUSE: Duration = Duration::from_millis(2);
+const JOIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// `GET /streams/{id}`.
 pub(super) async fn state(conn: &mut Conn, id: Ulid) -> Result<(), Gone> {
-    match find(conn, id) {
+    match find(conn, id).await {
         Ok(stream) => conn.reply(Reply::new(200, JSON, state_json(&stream))).await,
         Err(error) => conn.refuse(&error).await,
     }
@@ -34,7 +37,7 @@ pub(super) async fn state(conn: &mut Conn, id: Ulid) -> Result<(), Gone> {
 
 /// `GET /streams/{id}/trace`.
 pub(super) async fn trace(conn: &mut Conn, id: Ulid) -> Result<(), Gone> {
-    match find(conn, id) {
+    match find(conn, id).await {
         Ok(stream) => conn.reply(Reply::new(200, JSON, stream.trace_json())).await,
         Err(error) => conn.refuse(&error).await,
     }
@@ -43,7 +46,7 @@ pub(super) async fn trace(conn: &mut Conn, id: Ulid) -> Result<(), Gone> {
 /// `DELETE /streams/{id}`: answers when nothing of the stream is left running; 202 when that takes
 /// longer than half a minute.
 pub(super) async fn cancel(conn: &mut Conn, id: Ulid) -> Result<(), Gone> {
-    let stream = match find(conn, id) {
+    let stream = match find(conn, id).await {
         Ok(stream) => stream,
         Err(error) => return conn.refuse(&error).await,
     };
@@ -80,8 +83,9 @@ pub(super) async fn resume(
 
 /// A reader at the beginning of the stream that an `Idempotency-Key` stands for.
 pub(super) async fn join(conn: &Conn, id: Ulid, transport: Transport) -> Result<Reader, ApiError> {
+    let principal = conn.principal();
     for _ in 0..JOIN_TRIES {
-        let Some(stream) = conn.node.shared.registry.find(id) else {
+        let Ok(stream) = conn.node.find_anywhere(id, &principal).await else {
             uring::time::sleep(JOIN_PAUSE).await;
             continue;
         };
@@ -120,8 +124,9 @@ pub(super) fn fingerprint(body: &[u8]) -> Fingerprint {
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-fn find(conn: &Conn, id: Ulid) -> Result<Arc<Stream>, ApiError> {
-    conn.node.find_stream(id, &conn.principal())
+async fn find(conn: &Conn, id: Ulid) -> Result<Arc<Stream>, ApiError> {
+    let principal = conn.principal();
+    conn.node.find_anywhere(id, &principal).await
 }
 
 async fn attach(
@@ -130,10 +135,12 @@ async fn attach(
     after: Option<u64>,
     transport: Transport,
 ) -> Result<(), Gone> {
-    let stream = match find(conn, id) {
+    let stream = match find(conn, id).await {
         Ok(stream) => stream,
         Err(error) => return conn.refuse(&error).await,
     };
+    mirror::catch_up(&stream, after, mirror::CATCH_UP_MAX).await;
+    let after = after.map(|seq| seen(&stream, seq));
     let at_end = |seq| stream.with_log(|log| log.ended() && seq + 1 >= log.next_seq());
     if transport == Transport::Sse && after.is_some_and(at_end) {
         // Nothing will ever come: 204 is what stops an EventSource from asking again
@@ -143,6 +150,13 @@ async fn attach(
     conn.request_id = Some(conn.node.request_id(conn.request_id));
     let reader = Reader::attach(&conn.node.clone(), &stream, after);
     sender::send(conn, &reader, Manner { transport, endpoint: conn.endpoint }).await
+}
+
+/// What a client has of a stream. A node that died may have sent it more than it has written anywhere:
+/// then the end is what is new to it.
+fn seen(stream: &Stream, seq: u64) -> u64 {
+    let lost = |log: &mut Log| stream.birth.home.is_some() && log.ended() && seq >= log.next_seq();
+    stream.with_log(|log| if lost(log) { log.next_seq().saturating_sub(2) } else { seq })
 }
 
 /// Where a client wants to go on: the parameter wins over the field.

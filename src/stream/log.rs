@@ -140,6 +140,37 @@ impl Log {
         None
     }
 
+    /// Copies of the events from `seq` on, or from the first that is held: so many, and so many bytes,
+    /// but one at least. Nobody becomes a reader by it.
+    #[must_use]
+    pub fn peek(&self, seq: u64, events_max: usize, bytes_max: usize) -> Vec<Event> {
+        let skip = usize::try_from(seq.saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
+        let mut room = bytes_max;
+        let mut out = Vec::new();
+        for event in self.events.iter().skip(skip).take(events_max) {
+            if !out.is_empty() && event.len() > room {
+                break;
+            }
+            room = room.saturating_sub(event.len());
+            out.push(event.clone());
+        }
+        out
+    }
+
+    /// Goes on at `seq`: what is before it is gone for every reader. Answers how many bytes became
+    /// free. Does nothing where the log is that far already.
+    pub fn skip_to(&mut self, seq: u64) -> usize {
+        if seq <= self.next_seq() {
+            return 0;
+        }
+        let mut freed = 0;
+        while !self.events.is_empty() {
+            freed += self.drop_first();
+        }
+        self.first_seq = seq;
+        freed
+    }
+
     /// `seq` of the next event for a reader.
     #[must_use]
     pub fn position(&self, id: ReaderId) -> Option<u64> {
@@ -234,5 +265,55 @@ impl Log {
         self.first_offset += event.len() as u64;
         self.bytes -= event.len();
         event.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::events::{Counts, Summary};
+
+    fn summary(seq: u64) -> Event {
+        let facts =
+            Summary { counts: Counts::default(), total_ms: 1, ttfr_ms: None, status: "completed" };
+        events::summary(&mut BytesMut::new(), seq, &facts)
+    }
+
+    /// A durable event that is not the last one.
+    fn event(seq: u64) -> Event {
+        Event { kind: events::Kind::Result, ..summary(seq) }
+    }
+
+    fn seqs(events: &[Event]) -> Vec<u64> {
+        events.iter().map(|event| event.seq).collect()
+    }
+
+    #[test]
+    fn to_peek_is_not_to_read() {
+        let mut log = Log::new(1 << 20);
+        for seq in 0..5 {
+            log.append(event(seq));
+        }
+        let one = event(0).len();
+        assert_eq!(seqs(&log.peek(1, 2, usize::MAX)), [1, 2]);
+        assert_eq!(seqs(&log.peek(0, 9, one * 2)), [0, 1]);
+        assert_eq!(seqs(&log.peek(3, 9, 0)), [3], "one at least");
+        assert!(log.peek(5, 9, usize::MAX).is_empty());
+        assert_eq!(log.behind(), one * 5, "nobody has read it");
+    }
+
+    #[test]
+    fn what_is_skipped_is_a_gap_for_readers() {
+        let mut log = Log::new(1 << 20);
+        let reader = log.attach(None);
+        log.append(event(0));
+        assert_eq!(log.skip_to(1), 0, "it is there already");
+        assert_eq!(log.skip_to(4), event(0).len());
+        log.append(event(4));
+        let gap = log.next(reader).map(|event| (event.kind, event.seq));
+        assert_eq!(gap, Some((events::Kind::Gap, 3)));
+        assert_eq!(log.next(reader).map(|event| event.seq), Some(4));
+        assert!(log.next(reader).is_none());
+        assert_eq!(log.behind(), 0);
     }
 }

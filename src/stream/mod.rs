@@ -9,6 +9,7 @@ pub mod log;
 pub mod machine;
 pub mod place;
 pub mod registry;
+pub mod remote;
 pub mod state;
 
 use crate::observe::trace::{FlightRecorder, Mark};
@@ -62,6 +63,8 @@ pub struct Birth {
     pub began: Instant,
     /// URLs of its request.
     pub urls: usize,
+    /// The node that crawls it, where that is another one: then this is a copy of its log.
+    pub home: Option<Ulid>,
 }
 
 /// How slow a reader may be.
@@ -254,6 +257,12 @@ impl Stream {
     /// has taken it.
     pub fn ack(&self, seq: u64) {
         let freed = self.with_log(|log| log.ack(seq));
+        self.totals.bytes.fetch_sub(freed, Ordering::Relaxed);
+    }
+
+    /// Goes on with the log at `seq`, as [`Log::skip_to`].
+    pub fn skip_to(&self, seq: u64) {
+        let freed = self.with_log(|log| log.skip_to(seq));
         self.totals.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 

@@ -7,6 +7,7 @@ use super::op::{Op, Refused};
 use super::reply;
 use super::socket::Socket;
 use crate::crawl::live::{AddError, Live, Terms};
+use crate::crawl::mirror;
 use crate::crawl::request::{CrawlRequest, OrderName};
 use crate::error::{ApiCode, ApiError};
 use crate::observe::metrics::Counter;
@@ -16,6 +17,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
+
+/// How long a resumed stream of another node may take to come to what its client has; the other
+/// streams of the socket wait as well.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Socket {
     /// Obeys an op, or says why not.
@@ -34,7 +39,7 @@ impl Socket {
                 self.named(&id).map(|named| named.set_credit(&node, |credit| credit.grant(n)))
             }
             Op::Resume { id, stream_id, after, credit } => {
-                self.resume(id, &stream_id, after, credit, now)
+                self.resume(id, &stream_id, after, credit, now).await
             }
             Op::Ping { id } => {
                 self.answer(reply::pong(id.as_deref(), SystemTime::now()));
@@ -88,7 +93,7 @@ impl Socket {
         Ok(())
     }
 
-    fn resume(
+    async fn resume(
         &mut self,
         id: Option<String>,
         stream_id: &str,
@@ -99,10 +104,12 @@ impl Socket {
         let id = id.unwrap_or_else(|| stream_id.chars().take(ulid::ULID_LEN).collect());
         self.free_place(&id)?;
         let unknown = |_| ApiError::new(ApiCode::NotFound, "there is no stream of this id");
-        let stream = Ulid::from_string(stream_id)
-            .map_err(unknown)
-            .and_then(|ulid| self.node.find_stream(ulid, &self.principal))
-            .map_err(|error| Refused::state(Some(id.clone()), error))?;
+        let found = match Ulid::from_string(stream_id).map_err(unknown) {
+            Ok(ulid) => self.node.find_anywhere(ulid, &self.principal).await,
+            Err(error) => Err(error),
+        };
+        let stream = found.map_err(|error| Refused::state(Some(id.clone()), error))?;
+        mirror::catch_up(&stream, after, CATCH_UP).await;
         let reader = Reader::attach_with(&self.node, &stream, after, Rc::clone(&self.news));
         self.node.observe.count(Counter::StreamsResumed);
         // A crawl that waits for a reader may go on.

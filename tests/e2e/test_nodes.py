@@ -1,0 +1,191 @@
+"""Streams of several nodes that share one Redis: read, resumed and ended on any of them, also after
+the node that crawled was killed."""
+
+import json
+import threading
+import time
+import unittest
+
+import invariants
+import server
+from client import Connection, ask, origin_json, request, stream
+from redises import FIRST, PATIENT, Redis, becomes, node
+from server import QUICK, Origin, Server, wait_until
+
+
+class Nodes(unittest.TestCase):
+    """Two nodes and a Redis, for all tests of a class."""
+
+    @classmethod
+    def setUpClass(cls):
+        if Server.cores == 1 and not QUICK:
+            raise unittest.SkipTest("on two cores only: it is the same work again")
+        cls.origin = server.shared()[1]
+        cls.redis = Redis()
+        cls.addClassCleanup(cls.redis.end)
+        cls.one, cls.other = node(cls.redis.url), node(cls.redis.url)
+        cls.addClassCleanup(cls.one.stop)
+        cls.addClassCleanup(cls.other.stop)
+        assert becomes(cls.one, "up") and becomes(cls.other, "up")
+
+    def begin(self, target, urls, fields=(), **options):
+        """A stream under way and its id; read as far as `metadata`."""
+        connection = Connection(target.address)
+        self.addCleanup(connection.close)
+        body = {"urls": urls, "options": {**FIRST, **options}}
+        connection.send(request("POST", "/crawl/stream", body, fields))
+        head = connection.read_head()
+        self.assertEqual(head.status, 200)
+        lines = (json.loads(line) for line in connection.read_lines(head))
+        first = next(lines)
+        self.assertEqual(first["type"], "metadata")
+        return first["stream_id"], [first], lines
+
+    def events(self, target, stream_id, after=None, seconds=60):
+        """All of a stream's events from any node."""
+        path = f"/streams/{stream_id}/events" + ("" if after is None else f"?after={after}")
+        with Connection(target.address) as connection:
+            connection.send(request("GET", path))
+            head = connection.read_head()
+            if head.status != 200:
+                raise AssertionError(f"{head.status}: {b''.join(connection.read_body(head))}")
+            return [json.loads(line) for line in connection.read_lines(head)]
+
+    def known(self, target, stream_id):
+        """Whether a node can find it: the log is written behind the stream."""
+        return ask(target, "GET", f"/streams/{stream_id}").status == 200
+
+    @staticmethod
+    def durable(events):
+        return [event for event in events if "seq" in event]
+
+
+class Anywhere(Nodes):
+    def test_a_finished_stream_is_read_on_another_node(self):
+        urls = [self.origin.page(3000 + n, size=2000) for n in range(60)] + ["http://10.0.0.1/"]
+        _, first = stream(self.one, urls, **FIRST)
+        stream_id = first[0]["stream_id"]
+        self.assertTrue(wait_until(lambda: self.known(self.other, stream_id)))
+        again = self.events(self.other, stream_id)
+        self.assertEqual(self.durable(again), self.durable(first))
+        self.assertEqual(invariants.broken(again, len(urls)), [])
+        self.assertEqual(self.durable(self.events(self.other, stream_id, after=40)), self.durable(first)[41:])
+        state = ask(self.other, "GET", f"/streams/{stream_id}").json()
+        self.assertEqual((state["state"], state["total_urls"]), ("closed", 61))
+
+    def test_a_running_stream_is_followed_on_another_node(self):
+        urls = [self.origin.page(3100 + n, latency="60ms") for n in range(40)]
+        stream_id, first, lines = self.begin(self.one, urls, concurrency=2)
+        self.assertTrue(wait_until(lambda: self.known(self.other, stream_id)))
+        there = []
+        reader = threading.Thread(target=lambda: there.extend(self.events(self.other, stream_id)))
+        reader.start()
+        first.extend(lines)
+        reader.join(30)
+        self.assertEqual(self.durable(there), self.durable(first))
+        self.assertEqual(invariants.broken(there, 40), [])
+
+    def test_a_client_that_was_cut_off_goes_on_elsewhere_and_holds_the_stream(self):
+        """Longer than its resume window: only the reader on the other node keeps it."""
+        urls = [self.origin.page(3200 + n, latency="150ms") for n in range(40)]
+        stream_id, first, lines = self.begin(self.one, urls, concurrency=1, resume_window_s=2)
+        first.append(next(lines))
+        lines.close()
+        self.assertTrue(wait_until(lambda: self.known(self.other, stream_id)))
+        after = self.durable(first)[-1]["seq"]
+        rest = self.durable(self.events(self.other, stream_id, after))
+        events = self.durable(first) + rest
+        self.assertEqual([event["seq"] for event in events], list(range(42)))
+        self.assertEqual((events[-1]["type"], events[-1]["status"], events[-1]["successful"]), ("summary", "completed", 40))
+
+    def test_delete_reaches_the_node_that_crawls(self):
+        urls = [self.origin.page(3300 + n, latency="300ms") for n in range(40)]
+        stream_id, first, lines = self.begin(self.one, urls, concurrency=1)
+        self.assertTrue(wait_until(lambda: self.known(self.other, stream_id)))
+        answer = ask(self.other, "DELETE", f"/streams/{stream_id}")
+        self.assertEqual((answer.status, answer.json()["state"]), (200, "closed"))
+        first.extend(lines)
+        self.assertEqual((first[-1]["type"], first[-1]["status"]), ("summary", "cancelled"))
+        self.assertEqual(invariants.broken(first, 40), [])
+
+    def test_there_is_no_stream_that_nobody_began(self):
+        for stream_id in ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"):
+            self.assertEqual(ask(self.other, "GET", f"/streams/{stream_id}").status, 404)
+
+    def test_an_idempotency_key_is_known_everywhere(self):
+        urls = [self.origin.page(3400 + n, latency="50ms") for n in range(10)]
+        field = ["Idempotency-Key: from-anywhere"]
+        stream_id, first, lines = self.begin(self.one, urls, field)
+        same, there, there_lines = self.begin(self.other, urls, field)
+        self.assertEqual(same, stream_id)
+        first.extend(lines)
+        there.extend(there_lines)
+        self.assertEqual(self.durable(there), self.durable(first))
+        body = {"urls": urls[:1], "options": FIRST}
+        for target in (self.one, self.other):
+            answer = ask(target, "POST", "/crawl/stream", body, field)
+            self.assertEqual((answer.status, answer.json()["error"]["code"]), (409, "idempotency_conflict"))
+
+
+class Turns(Nodes):
+    def test_a_hosts_requests_are_an_interval_apart_whoever_makes_them(self):
+        pace = ("--fetch-host-interval-ms", "200", "--redis-prefix", "turns")
+        with node(self.redis.url, *pace) as one, node(self.redis.url, *pace) as other, Origin() as origin:
+            self.assertTrue(becomes(one, "up") and becomes(other, "up"))
+            urls = [[origin.page(10 * n + at) for at in range(5)] for n in range(2)]
+            asked = [threading.Thread(target=stream, args=(target, pages), kwargs=FIRST)
+                     for target, pages in zip((one, other), urls)]
+            began = time.monotonic()
+            for thread in asked:
+                thread.start()
+            for thread in asked:
+                thread.join(30)
+            took = time.monotonic() - began
+            self.assertEqual(len(origin_json(origin, "/_requests")[1]), 10)
+            # Ten starts are nine intervals; each node for itself would need four.
+            self.assertGreater(took, 9 * 0.2)
+
+
+class Lost(Nodes):
+    def test_a_stream_of_a_node_that_was_killed_is_replayed_and_ended(self):
+        dying = Server("--redis-url", self.redis.url, *PATIENT)
+        self.assertTrue(becomes(dying, "up"))
+        urls = [self.origin.page(3500 + n, latency="30ms") for n in range(6)]
+        urls += [self.origin.page(3520 + n, latency="20s") for n in range(2)]
+        stream_id, first, lines = self.begin(dying, urls, concurrency=2)
+        while len(self.durable(first)) < 7:
+            first.append(next(lines))
+        self.assertTrue(wait_until(lambda: len(self.redis.ask("XRANGE", f"forebay:{{{stream_id}}}:log", "-", "+")) == 7))
+        dying.kill()
+        events = self.durable(self.events(self.other, stream_id))
+        self.assertEqual(events[:7], self.durable(first)[:7])
+        self.assertEqual([event["seq"] for event in events], list(range(8)))
+        last = events[-1]
+        self.assertEqual((last["type"], last["completed"], last["total"]), ("error", 6, 8))
+        self.assertEqual(last["error"]["code"], "internal_error")
+        self.assertEqual(invariants.broken(events, 8), [])
+        # The same for whoever comes later, on whichever node.
+        self.assertEqual(self.durable(self.events(self.one, stream_id)), events)
+
+    def test_without_redis_a_stream_goes_on_and_is_resumed_where_it_is(self):
+        with Redis() as redis, Server("--redis-url", redis.url) as alone:
+            self.assertTrue(becomes(alone, "up"))
+            urls = [self.origin.page(3600 + n, latency="40ms") for n in range(30)]
+            stream_id, first, lines = self.begin(alone, urls, concurrency=2)
+            first.append(next(lines))
+            redis.kill()
+            first.extend(lines)
+            self.assertEqual(invariants.broken(first, 30), [])
+            self.assertEqual(first[-1]["successful"], 30)
+            self.assertEqual(self.durable(self.events(alone, stream_id)), self.durable(first))
+            redis.start()
+            self.assertTrue(becomes(alone, "up"))
+            # What was written meanwhile is in the log now.
+            with Server("--redis-url", redis.url, *PATIENT) as other:
+                self.assertTrue(becomes(other, "up"))
+                self.assertTrue(wait_until(lambda: self.known(other, stream_id)))
+                self.assertEqual(self.durable(self.events(other, stream_id)), self.durable(first))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,348 @@
+"""What nodes share through Redis, every way to reach one, and every way in which one fails: a request
+loses its cache and nothing else."""
+
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import invariants
+import server
+from client import ask, origin_json, results, stream
+from redises import FIRST, Fake, Redis, becomes, free_port, garbage, liar, node, redis_of, slow
+from server import FOREBAY, LOADTEST, QUICK, Server, wait_until
+
+class Shared(unittest.TestCase):
+    def setUp(self):
+        if Server.cores == 1 and not QUICK:
+            self.skipTest("on two cores only: it is the same work again")
+        self.origin = server.shared()[1]
+
+    def crawl(self, target, urls, **options):
+        _, events = stream(target, urls, **FIRST, **options)
+        self.assertEqual(invariants.broken(events, len(urls)), [])
+        return results(events)
+
+    def uses(self, target, urls, **options):
+        found = self.crawl(target, urls, **options)
+        self.assertEqual([found[n]["error"] for n in range(len(urls))], [None] * len(urls))
+        return [found[n]["cache"] for n in range(len(urls))]
+
+    def up(self, *targets):
+        for target in targets:
+            self.assertTrue(becomes(target, "up"), f"{redis_of(target)}\n{target.output()}")
+
+    def stored(self, target, count):
+        self.assertTrue(wait_until(lambda: redis_of(target)["stored"] >= count), redis_of(target))
+
+    def share(self, url, *more, count=4, first=2000):
+        """Pages that one node fetches are there for another."""
+        with node(url, *more) as one, node(url, *more) as other:
+            self.up(one, other)
+            urls = [self.origin.page(first + n, size=3000) for n in range(count)]
+            self.assertEqual(self.uses(one, urls), ["miss"] * count)
+            self.stored(one, count)
+            self.assertEqual(self.uses(other, urls), ["hit"] * count)
+
+
+class Ways(Shared):
+    """Every kind of Redis."""
+
+    def test_one_node_and_its_pages(self):
+        with Redis() as redis, node(redis.url) as one, node(redis.url) as other:
+            self.up(one, other)
+            small, large = self.origin.page(2001, size=1000), self.origin.page(2002, size="900k")
+            first = self.crawl(one, [small, large])
+            self.stored(one, 2)
+            again = self.crawl(other, [small, large])
+            for n in (0, 1):
+                self.assertEqual((first[n]["cache"], again[n]["cache"]), ("miss", "hit"))
+                for same in ("document", "status", "final_url", "bytes", "cache_key", "quality_score"):
+                    self.assertEqual(again[n][same], first[n][same], same)
+            before = redis_of(other)["answer"]
+            self.assertEqual(self.uses(other, [small] * 50), ["hit"] * 50)
+            # From memory; only the look once a second may come between.
+            self.assertLess(redis_of(other)["answer"] - before, 10)
+            keys = redis.ask("KEYS", "*")
+            self.assertTrue(all(key.startswith(b"forebay:") for key in keys), keys)
+            pages = [key for key in keys if redis.ask("TYPE", key) == "string" and key.endswith(b"}")]
+            self.assertEqual(len(pages), 2, keys)
+            page = max(pages, key=lambda key: redis.ask("STRLEN", key))
+            self.assertLess(redis.ask("STRLEN", page), 900_000, "packed")
+            self.assertTrue(0 < redis.ask("PTTL", page) <= 86_400_000)
+
+    def test_cache_modes_and_ages_hold_on_the_second_level(self):
+        with Redis() as redis, node(redis.url) as one, node(redis.url) as other:
+            self.up(one, other)
+            url = self.origin.page(2011, etag=1)
+            self.uses(one, [url])
+            self.stored(one, 1)
+            asked = [({"cache_mode": "bypass"}, "bypass"), ({"cache_mode": "write_only"}, "bypass")]
+            for options, cache in asked:
+                self.assertEqual(self.uses(other, [url], **options), [cache])
+            url = self.origin.page(2012, etag=1)
+            self.assertEqual(self.uses(one, [url], cache_mode="read_only"), ["miss"])
+            self.assertEqual(self.uses(other, [url]), ["miss"], "it was not stored")
+            self.stored(other, 2)
+            self.assertEqual(self.uses(one, [url], cache_mode="read_only"), ["hit"])
+            self.assertEqual(self.uses(one, [url], max_age_s=0), ["revalidated"])
+            url = self.origin.page(2013)
+            self.assertEqual(self.uses(one, [url], headers={"Cookie": "a=1"}), ["miss"])
+            self.assertEqual(self.uses(other, [url], headers={"Cookie": "a=2"}), ["miss"])
+
+    def test_an_acl_user_whose_password_nobody_sees(self):
+        lines = ["user default off", "user fore on >s3cr%t ~pages:* +@all -@dangerous"]
+        with Redis(*lines) as redis:
+            url = f"redis://fore:s3cr%25t@{redis.address}/0"
+            self.share(url, "--redis-prefix", "pages", first=2020)
+            shown = subprocess.run([FOREBAY, "check", "--redis-url", url], capture_output=True, check=False, timeout=60)
+            self.assertEqual(shown.returncode, 0, shown)
+            self.assertIn(b"redis.url = redis://***@", shown.stdout)
+            self.assertNotIn(b"s3cr", shown.stdout + shown.stderr)
+            with node(f"redis://fore:wr0ng@{redis.address}") as wrong:
+                self.assertTrue(wait_until(lambda: "authentication failed" in wrong.output()), wrong.output())
+                self.assertEqual(self.uses(wrong, [self.origin.page(2020, size=3000)]), ["miss"])
+                self.assertNotIn("wr0ng", wrong.output())
+
+    def test_a_socket(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "redis.sock")
+            with Redis(f"unixsocket {path}"):
+                self.share(f"unix://{path}", first=2030)
+
+    def test_tls(self):
+        with tempfile.TemporaryDirectory() as folder:
+            at = lambda name: os.path.join(folder, name)  # noqa: E731
+            make = [
+                ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", at("ca.key"), "-out", at("ca.pem"),
+                 "-days", "2", "-subj", "/CN=ca"],
+                ["req", "-newkey", "rsa:2048", "-nodes", "-keyout", at("key"), "-out", at("csr"), "-subj", "/CN=redis"],
+                ["x509", "-req", "-in", at("csr"), "-CA", at("ca.pem"), "-CAkey", at("ca.key"), "-CAcreateserial",
+                 "-out", at("pem"), "-days", "2", "-extfile", at("names")],
+            ]
+            with open(at("names"), "w", encoding="ascii") as names:
+                names.write("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+            for arguments in make:
+                subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+            port = free_port()
+            lines = ["port 0", f"tls-port {port}", f"tls-cert-file {at('pem')}", f"tls-key-file {at('key')}",
+                     f"tls-ca-cert-file {at('ca.pem')}", "tls-auth-clients no"]
+            with Redis(*lines, port=port):
+                self.share(f"rediss://127.0.0.1:{port}", "--redis-ca", at("ca.pem"), first=2040)
+                with node(f"rediss://127.0.0.1:{port}") as stranger:
+                    self.assertTrue(wait_until(lambda: "no connection to Redis" in stranger.output()))
+                    self.assertEqual(self.uses(stranger, [self.origin.page(2040, size=3000)]), ["miss"])
+
+    def test_sentinels_name_the_primary_and_its_heir(self):
+        with Redis() as primary, Redis(f"replicaof 127.0.0.1 {primary.port}") as replica:
+            lines = [f"sentinel monitor main 127.0.0.1 {primary.port} 1", "sentinel down-after-milliseconds main 500",
+                     "sentinel failover-timeout main 2000"]
+            with Redis(*lines, sentinel=True) as sentinel:
+                self.assertTrue(wait_until(lambda: b"slaves=1" in sentinel.ask("INFO") and replica.follows(), 20))
+                url = f"redis+sentinel://{sentinel.address}/main"
+                with node(url) as one, node(url) as other:
+                    self.up(one, other)
+                    before = [self.origin.page(2050 + n) for n in range(4)]
+                    self.uses(one, before)
+                    self.stored(one, 4)
+                    self.assertTrue(wait_until(lambda: replica.ask("DBSIZE") == primary.ask("DBSIZE")))
+                    primary.kill()
+                    during = [self.origin.page(2060 + n) for n in range(4)]
+                    self.assertEqual(self.uses(one, during), ["miss"] * 4)
+                    self.assertTrue(becomes(other, "down"), redis_of(other))
+                    self.assertTrue(wait_until(lambda: replica.ask("ROLE")[0] == b"master", 30))
+                    self.assertTrue(becomes(one, "up", 30) and becomes(other, "up", 30), redis_of(one))
+                    self.assertEqual(self.uses(other, before), ["hit"] * 4)
+                    after = [self.origin.page(2070 + n) for n in range(4)]
+                    stored = redis_of(one)["stored"]
+                    self.uses(one, after)
+                    self.stored(one, stored + 4)
+                    self.assertEqual(self.uses(other, after), ["hit"] * 4)
+
+    def test_a_cluster_of_six_loses_a_primary(self):
+        lines = ["cluster-enabled yes", "cluster-node-timeout 1500", "cluster-require-full-coverage no"]
+        nodes = [Redis(*lines) for _ in range(6)]
+        try:
+            addresses = [redis.address for redis in nodes]
+            make = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
+            subprocess.run(make, check=True, capture_output=True, timeout=60)
+            self.assertTrue(wait_until(lambda: all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") for n in nodes), 20))
+            url = "redis+cluster://" + ",".join(addresses[:3])
+            with node(url) as one, node(url) as other:
+                self.up(one, other)
+                urls = [self.origin.page(2100 + n) for n in range(30)]
+                self.assertEqual(self.uses(one, urls), ["miss"] * 30)
+                self.stored(one, 30)
+                self.assertEqual(self.uses(other, urls), ["hit"] * 30)
+                held = [redis.ask("DBSIZE") for redis in nodes]
+                self.assertGreater(sum(count > 0 for count in held), 2, "pages are in every part")
+                replicas = [n for n in nodes if n.ask("ROLE")[0] == b"slave"]
+                self.assertTrue(wait_until(lambda: all(n.follows() for n in replicas), 20))
+                victim = next(n for n in nodes if n.ask("ROLE")[0] == b"master")
+                victim.kill()
+                alive = [n for n in nodes if n is not victim]
+                self.uses(one, [self.origin.page(2140 + n) for n in range(10)])
+                masters = lambda: sum(n.ask("ROLE")[0] == b"master" for n in alive)  # noqa: E731
+                self.assertTrue(wait_until(lambda: masters() == 3, 30))
+                self.assertTrue(becomes(one, "up", 30), redis_of(one))
+
+                def shared_again():
+                    more = [self.origin.page(2200 + n) for n in range(12)]
+                    self.uses(one, more, cache_mode="write_only")
+                    return self.uses(other, more, max_age_s=3600).count("hit") == 12
+
+                self.assertTrue(wait_until(shared_again, 30), redis_of(other))
+        finally:
+            for redis in nodes:
+                redis.end()
+
+
+class Troubles(Shared):
+    """Every way to fail."""
+
+    def load(self, target, first, streams=200):
+        """So many streams of four pages each, by a client that counts failures; returns its process."""
+        page = self.origin.page("{{n}}", size=1500, latency="5ms")
+        command = [LOADTEST, "run", "--url", target.url, "--transport", "ndjson", "--json", "-", "--crawl",
+                   page.replace("/page/", f"/page/{first}"), "--urls", "4", "--closed", "200", "-n", str(streams),
+                   "--timeout", "120s"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def unharmed(self, child, title):
+        out, err = child.communicate(timeout=180)
+        self.assertEqual(child.returncode, 0, out[-2000:] + err[-2000:])
+        group = json.loads(out)["groups"][0]
+        self.assertEqual(group["counts"]["violations"], 0)
+        ttfb = {name: group["metrics"]["ttfb"][name] for name in ("p50_us", "p99_us", "p99_9_us", "max_us")}
+        print(f"{title}: time to the first byte", json.dumps(ttfb), file=sys.__stdout__, flush=True)
+        return group["counts"]
+
+    def test_killed_stopped_and_restarted_under_200_streams(self):
+        streams = 600 if QUICK else 1500
+        # Quick to give up, as by default: it is the requests that must not notice.
+        with Redis() as redis, Server("--redis-url", redis.url) as target:
+            self.up(target)
+            self.unharmed(self.load(target, 30, streams), "Redis well")
+            for n, (hurt, heal) in enumerate([(redis.kill, redis.start), (redis.pause, redis.go_on)]):
+                child = self.load(target, 31 + n, streams)
+                self.assertTrue(wait_until(lambda: ask(target, "GET", "/healthz").json()["streams_running"] > 50, 30))
+                hurt()
+                self.assertTrue(becomes(target, "down"), redis_of(target))
+                heal()
+                counts = self.unharmed(child, f"Redis hurt by {hurt.__name__}")
+                self.assertEqual(counts["pages_ok"], streams * 4, counts)
+                self.up(target)
+            self.assertGreater(redis_of(target)["breaker_open"], 1)
+
+    def test_a_full_one_still_answers(self):
+        with Redis() as redis, node(redis.url) as one, node(redis.url) as other:
+            self.up(one, other)
+            url = self.origin.page(2301)
+            self.uses(one, [url])
+            self.stored(one, 1)
+            redis.ask("CONFIG", "SET", "maxmemory", "1")
+            self.assertEqual(self.uses(one, [self.origin.page(2310 + n) for n in range(12)]), ["miss"] * 12)
+            self.assertTrue(becomes(one, "read_only"), redis_of(one))
+            self.assertTrue(wait_until(lambda: self.uses(other, [self.origin.page(2320 + n) for n in range(9)])
+                                       and redis_of(other)["state"] == "read_only"))
+            self.assertEqual(self.uses(other, [url]), ["hit"])
+            redis.ask("CONFIG", "SET", "maxmemory", "0")
+            self.up(one, other)
+
+    def test_a_replica_is_read(self):
+        with Redis() as primary, Redis(f"replicaof 127.0.0.1 {primary.port}") as replica:
+            with node(primary.url) as one, node(replica.url) as other:
+                self.up(one)
+                self.assertTrue(becomes(other, "read_only"), redis_of(other))
+                url = self.origin.page(2401)
+                self.uses(one, [url])
+                self.stored(one, 1)
+                self.assertTrue(wait_until(lambda: replica.ask("DBSIZE") == primary.ask("DBSIZE")))
+                self.assertEqual(self.uses(other, [url]), ["hit"])
+                self.assertEqual(self.uses(other, [self.origin.page(2402)]), ["miss"])
+
+    def test_one_that_is_none_is_left_alone(self):
+        urls = [self.origin.page(2500 + n) for n in range(8)]
+        for speak in (garbage, slow):
+            with self.subTest(speak.__name__), Fake(speak) as fake, Server("--redis-url", fake.url) as target:
+                for turn in range(3):
+                    self.assertEqual(self.uses(target, urls), ["hit" if turn else "miss"] * 8)
+                time.sleep(0.5)
+                self.assertIn(redis_of(target)["state"], ("connecting", "down"))
+
+    def test_one_that_lies_is_not_believed(self):
+        with Redis() as redis, node(redis.url) as honest:
+            self.up(honest)
+            url, other = self.origin.page(2601), self.origin.page(2602)
+            self.uses(honest, [url])
+            self.stored(honest, 1)
+            key = next(key for key in redis.ask("KEYS", "*") if key.endswith(b"}"))
+            page = redis.ask("GET", key)
+        for payload in (b"", b"FBP1", page[:-1], page[:60] + b"X" + page[61:], b"\x00" * 100_000):
+            with Fake(liar(payload)) as fake, node(fake.url) as target:
+                self.up(target)
+                self.assertEqual(self.uses(target, [url]), ["miss"], payload[:20])
+                self.assertGreater(redis_of(target)["garbage"], 0, payload[:20])
+        with Fake(liar(page)) as fake, node(fake.url) as target:
+            self.up(target)
+            self.assertEqual(self.uses(target, [url, other]), ["hit", "miss"], "one page is not another")
+
+    def test_a_server_that_starts_before_its_redis(self):
+        port = free_port()
+        with node(f"redis://127.0.0.1:{port}") as target:
+            self.assertEqual(self.uses(target, [self.origin.page(2701)]), ["miss"])
+            self.assertEqual(redis_of(target)["state"], "connecting")
+            with Redis(port=port):
+                self.up(target)
+
+
+class SingleFlight(Shared):
+    def hits(self, url):
+        path = url.removeprefix(self.origin.url)
+        seen = origin_json(self.origin, f"/_stats?path={path.split('?')[0]}")[1]["paths"]
+        return seen.get(path, {"hits": 0})["hits"]
+
+    def test_nodes_fetch_a_page_once(self):
+        with Redis() as redis, node(redis.url) as one, node(redis.url) as two, node(redis.url) as three:
+            self.up(one, two, three)
+            url = self.origin.page(2801, latency="700ms")
+            with concurrent.futures.ThreadPoolExecutor(9) as pool:
+                asked = [pool.submit(self.crawl, target, [url] * 20) for target in (one, two, three) * 3]
+                found = [result for one in asked for result in one.result().values()]
+            self.assertEqual([result["error"] for result in found], [None] * 180)
+            self.assertEqual(self.hits(url), 1)
+
+    def test_a_node_that_dies_is_not_waited_for_for_long(self):
+        with Redis() as redis, node(redis.url, "--redis-flight-ms", "1000") as other:
+            dying = node(redis.url, "--redis-flight-ms", "1000")
+            self.up(dying, other)
+            url = self.origin.page(2811, latency="1500ms")
+            threading.Thread(target=self.crawl_to_nowhere, args=(dying, url), daemon=True).start()
+            self.assertTrue(wait_until(lambda: self.hits(url) == 1))
+            dying.kill()
+            self.assertEqual(self.uses(other, [url]), ["miss"])
+            self.assertEqual(self.hits(url), 2)
+
+    def crawl_to_nowhere(self, target, url):
+        try:
+            stream(target, [url], **FIRST)
+        except (AssertionError, OSError, ValueError):
+            pass  # it is killed meanwhile
+
+    def test_a_failure_that_says_nothing_to_others_gives_the_lease_back(self):
+        with Redis() as redis, node(redis.url, "--redis-flight-ms", "30000") as one, node(redis.url) as other:
+            self.up(one, other)
+            url = self.origin.page(2821, latency="400ms")
+            found = self.crawl(one, [url], timeout_ms=100)
+            self.assertEqual(found[0]["error"]["code"], "url_timeout")
+            self.assertEqual(self.uses(other, [url]), ["miss"])
+            self.assertFalse([key for key in redis.ask("KEYS", "*") if key.endswith(b":lease")])
+
+
+if __name__ == "__main__":
+    unittest.main()
