@@ -6,9 +6,6 @@
 //!   buffer return to the arena and the descriptor close.
 //! - **Select on [`TcpStream::readable`], not on a read.** A cancelled read may have taken bytes off the socket already; they are lost. That
 //!   is fine when the connection is given up (a timeout that closes it) and wrong otherwise.
-//! - **What needs no waiting is done at once.** After [`TcpStream::readable`] a read is one `recv(2)` that doesn't wait, and a send tries one `sendmsg(2)`
-//!   first: an operation of the ring costs more than the system call where nothing has to be waited for. What would block goes through the ring.
-//!   After [`AT_ONCE_MAX`] sends without a wait the ring is used too, so that no connection keeps the loop to itself.
 //! - Under io_uring sockets are blocking (a non-blocking one makes the kernel answer `EAGAIN` instead of waiting), under epoll they aren't. Every
 //!   constructor here sees to that.
 //! - A send to a connection that the peer closed is an error (`EPIPE`), not a signal: Rust's start-up code ignores `SIGPIPE`.
@@ -44,14 +41,7 @@ struct Conn {
     io: UnsafeCell<monoio::net::TcpStream>,
     reading: Cell<bool>,
     writing: Cell<bool>,
-    /// Something came to be read since the last read.
-    ready: Cell<bool>,
-    /// Sends since something was last waited for.
-    at_once: Cell<u8>,
 }
-
-/// Sends without a wait between them; then one by the ring lets others have the loop.
-const AT_ONCE_MAX: u8 = 16;
 
 /// What the kernel knows about the peer, without reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,13 +112,8 @@ impl TcpStream {
     }
 
     fn new(io: monoio::net::TcpStream) -> TcpStream {
-        let conn = Conn {
-            io: UnsafeCell::new(io),
-            reading: Cell::new(false),
-            writing: Cell::new(false),
-            ready: Cell::new(false),
-            at_once: Cell::new(0),
-        };
+        let conn =
+            Conn { io: UnsafeCell::new(io), reading: Cell::new(false), writing: Cell::new(false) };
         TcpStream { conn: Rc::new(conn) }
     }
 
@@ -153,10 +138,7 @@ impl TcpStream {
     pub async fn readable(&self) -> io::Result<()> {
         let _busy = Busy::mark(&self.conn.reading, "read");
         stats::update(|s| s.polls += 1);
-        self.conn.at_once.set(0);
-        self.conn.io().readable(false).await?;
-        self.conn.ready.set(true);
-        Ok(())
+        self.conn.io().readable(false).await
     }
 
     /// Reads into the room behind `buf`'s bytes: `Ok(0)` is the end. The buffer comes back in either case, when the kernel is done with it.
@@ -169,18 +151,6 @@ impl TcpStream {
     pub async fn read(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         assert!(buf.spare_capacity() > 0, "a read needs room");
         let _busy = Busy::mark(&self.conn.reading, "read");
-        let mut buf = buf;
-        if self.conn.ready.replace(false) {
-            stats::update(|s| s.reads += 1);
-            match sys::recv_now(self.fd(), &mut buf) {
-                Ok(n) => {
-                    stats::update(|s| s.bytes_in += n as u64);
-                    return (Ok(n), buf);
-                }
-                Err(error) if would_block(&error) => {}
-                Err(error) => return (Err(error), buf),
-            }
-        }
         let mut op = ReadOp { buf, _in_flight: InFlight::new() };
         loop {
             stats::update(|s| s.reads += 1);
@@ -240,9 +210,6 @@ impl TcpStream {
         }
         let _busy = Busy::mark(&self.conn.writing, "write");
         let waiting = gather.len();
-        if let Some(sent) = self.send_at_once(gather) {
-            return sent;
-        }
         loop {
             stats::update(|s| s.writes += 1);
             let op = SendOp { batch: gather.take_batch(), _in_flight: InFlight::new() };
@@ -259,31 +226,6 @@ impl TcpStream {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// A send without waiting; `None` when it would wait, or when others should have their turn.
-    fn send_at_once(&self, gather: &mut Gather) -> Option<io::Result<usize>> {
-        let streak = self.conn.at_once.get();
-        if streak >= AT_ONCE_MAX {
-            self.conn.at_once.set(0);
-            return None;
-        }
-        self.conn.at_once.set(streak + 1);
-        stats::update(|s| s.writes += 1);
-        let waiting = gather.len();
-        let batch = gather.take_batch();
-        let sent = sys::send_now(self.fd(), &batch);
-        gather.restore(batch, waiting);
-        match sent {
-            Ok(0) => Some(Err(io::ErrorKind::WriteZero.into())),
-            Ok(n) => {
-                stats::update(|s| s.bytes_out += n as u64);
-                gather.advance(n);
-                Some(Ok(n))
-            }
-            Err(error) if would_block(&error) => None,
-            Err(error) => Some(Err(error)),
         }
     }
 
@@ -398,11 +340,6 @@ impl Conn {
         // SAFETY: the caller's contract.
         unsafe { &mut *self.io.get() }
     }
-}
-
-/// Whether a call that may not wait would have to, or was interrupted: the ring does it then.
-fn would_block(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 pub(crate) fn as_inet(addr: socket2::SockAddr) -> io::Result<SocketAddr> {

@@ -7,8 +7,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use crate::arena::Buf;
-use crate::chunk::Batch;
 use crate::probe::Driver;
 use crate::stats;
 
@@ -73,31 +71,6 @@ pub(crate) fn poll_events(fd: BorrowedFd<'_>, events: libc::c_short) -> io::Resu
     // SAFETY: one valid entry, written by the kernel before the call returns.
     check(unsafe { libc::poll(&raw mut poll, 1, 0) })?;
     Ok(poll.revents)
-}
-
-/// Reads what is there into the room behind `buf`'s bytes, without waiting; 0 is the end.
-pub(crate) fn recv_now(fd: BorrowedFd<'_>, buf: &mut Buf) -> io::Result<usize> {
-    let room = buf.spare_capacity();
-    // SAFETY: `room` writable bytes, which `buf` owns; the call is over before it returns.
-    let read =
-        unsafe { libc::recv(fd.as_raw_fd(), buf.spare_ptr().cast(), room, libc::MSG_DONTWAIT) };
-    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
-    // SAFETY: the kernel wrote `read` bytes from `spare_ptr` on.
-    unsafe { buf.set_filled(read) };
-    Ok(read)
-}
-
-/// One vectored send of a batch's chunks, without waiting; the bytes that the kernel took.
-pub(crate) fn send_now(fd: BorrowedFd<'_>, batch: &Batch) -> io::Result<usize> {
-    let iovecs = batch.iovecs();
-    // SAFETY: all zero is a valid `msghdr`: no address, no control data.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = iovecs.as_ptr().cast_mut();
-    message.msg_iovlen = iovecs.len();
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the iovecs point into chunks that `batch` owns; the kernel reads them, and the call is over before it returns.
-    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// CPU time that the calling thread has used.
