@@ -1,10 +1,12 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
-use super::cached::{self, Pages, Waiting};
+use super::cached::{self, Ask, Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::report;
+use super::request::Options;
+use crate::cache::key::Key;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
@@ -30,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
+use uring::Gate;
 use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
 use uring::ring::Ring;
@@ -56,6 +59,8 @@ pub struct Shared {
     pub keys: Keys,
     /// Bytes and number of all streams.
     pub totals: Arc<Totals>,
+    /// Bytes and number of the jobs in this process' memory.
+    pub job_totals: Arc<Totals>,
     /// The mailbox of each core, by its index.
     pub mesh: Vec<Sender<Message>>,
     /// Whether new work is refused.
@@ -110,6 +115,8 @@ pub struct Node {
     drain_until: Cell<Option<Instant>>,
     drain: Notify,
     idle: Notify,
+    /// What works on here though no connection waits for it.
+    pub background: Gate,
 }
 
 /// A page in the lane: its place there is given back when the lane answers, not before.
@@ -153,6 +160,7 @@ impl Node {
             drain_until: Cell::new(None),
             drain: Notify::default(),
             idle: Notify::default(),
+            background: Gate::new(),
         })
     }
 
@@ -343,14 +351,27 @@ impl Node {
     fn work(self: &Rc<Self>, job: PageJob) {
         let node = Rc::clone(self);
         drop(uring::spawn(async move {
-            let stream = job.stream.id();
-            let abort = Rc::new(Notify::default());
-            node.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
-            let result = cached::run(&node, &job, &abort).await;
-            node.forget_page(stream, &abort);
-            node.report(job.stream.owner(), stream, job.index, result).await;
+            let result = node.page(&job).await;
+            node.report(job.stream.owner(), job.stream.id(), job.index, result).await;
             node.idle.notify();
         }));
+    }
+
+    /// What the cache knows a page by.
+    #[must_use]
+    pub fn page_key(&self, options: &Options, url: &str) -> Key {
+        Ask::new(&self.shared.pages, options).key(url)
+    }
+
+    /// Works on a page on this core, until it is done or [`Node::abort_pages`] ends it.
+    pub async fn page(self: &Rc<Self>, job: &PageJob) -> PageResult {
+        let stream = job.stream.id();
+        let abort = Rc::new(Notify::default());
+        self.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
+        let result = cached::run(self, job, &abort).await;
+        self.forget_page(stream, &abort);
+        self.idle.notify();
+        result
     }
 
     async fn report(self: &Rc<Self>, owner: usize, stream: Ulid, index: u32, page: PageResult) {
@@ -377,7 +398,8 @@ impl Node {
         }
     }
 
-    fn abort_pages(&self, stream: Ulid) {
+    /// Ends the pages of a stream that run on this core.
+    pub fn abort_pages(&self, stream: Ulid) {
         if let Some(running) = self.pages.borrow().get(&stream) {
             running.iter().for_each(|abort| abort.notify());
         }
@@ -444,7 +466,7 @@ impl Node {
     }
 
     /// Wakes readers, on whichever core they are.
-    pub(super) fn wake(self: &Rc<Self>, watchers: &[Watcher]) {
+    pub fn wake(self: &Rc<Self>, watchers: &[Watcher]) {
         for watcher in watchers {
             if watcher.core == self.index {
                 self.wake_here(watcher.token);
@@ -513,11 +535,14 @@ impl Node {
     }
 
     /// A stream of this core is over: it can be read until its resume window ends, or until there
-    /// are too many newer ones.
-    pub(super) fn retire(&self, live: &Live) {
+    /// are too many newer ones; one that is not `ours` to forget, until somebody else does.
+    pub(super) fn retire(&self, live: &Live, ours: bool) {
         let id = live.stream.id();
         self.live.borrow_mut().remove(&id);
         self.idle.notify();
+        if !ours {
+            return;
+        }
         self.finished.borrow_mut().insert((Instant::now() + live.stream.birth.resume_window, id));
         let kept_max = self.shared.config.streams_kept_max / self.shared.mesh.len();
         if self.finished.borrow().len() > kept_max {

@@ -64,6 +64,7 @@ pub(super) async fn run(
         headers: &job.options.headers,
         known: known.filter(|entry| entry.can_be_vouched_for()).and_then(known_page),
         robots: job.options.robots == Robots::Respect,
+        post: None,
     };
     let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
         Either::Left(fetched) => fetched,

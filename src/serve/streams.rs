@@ -146,7 +146,7 @@ async fn attach(
 }
 
 /// Where a client wants to go on: the parameter wins over the field.
-fn after(ask: &Ask, id: Ulid) -> Result<Option<u64>, ApiError> {
+pub(super) fn after(ask: &Ask, id: Ulid) -> Result<Option<u64>, ApiError> {
     ask.only_parameter("after")?;
     if let Some(text) = ask.parameter("after") {
         let expected = "the seq of the last event that you have";
