@@ -279,7 +279,7 @@ impl Live {
             self.event_bytes.set(self.event_bytes.get().max(event.len()));
             self.stream.append(event, woken);
             written += 1;
-            if written % EVENTS_BETWEEN_LOOKS == 0 && Instant::now() >= turn_ends {
+            if written.is_multiple_of(EVENTS_BETWEEN_LOOKS) && Instant::now() >= turn_ends {
                 return false;
             }
         }
