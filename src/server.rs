@@ -178,8 +178,7 @@ impl Server {
         let (report, listening) = mpsc::sync_channel(1);
         let (shared, addr) = (Arc::clone(&self.shared), self.addr);
         let (access, jobs) = (Arc::clone(&self.access), Arc::clone(&self.jobs));
-        // Webhooks have connections and paces of their own.
-        let hooks = fetch_config(config)?;
+        let hooks = if plan.index == 0 { Some(fetch.for_clients()?) } else { None };
         let questions = self.control.questions();
         let handle = uring::core::spawn(core, move || async move {
             let listener = match uring::net::TcpListener::bind(addr, BACKLOG) {
@@ -190,7 +189,7 @@ impl Server {
                 }
             };
             let _ = report.send(listener.local_addr());
-            let hooks = Fetcher::new(hooks, Resolver::new(questions.clone()));
+            let hooks = hooks.map(|hooks| Fetcher::new(hooks, Resolver::new(questions.clone())));
             let fetcher = Fetcher::new(fetch, Resolver::new(questions));
             let node = Node::new(plan.index, shared, fetcher, lane);
             jobs.start(&node, hooks);

@@ -202,6 +202,15 @@ impl FetchShared {
         Ok(Arc::new(Self { config, egress, tls, proxy, service, hosts }))
     }
 
+    /// The same settings for URLs that clients name: no service of the operator's may be called, and
+    /// connections and paces are of their own.
+    ///
+    /// # Errors
+    /// As [`FetchShared::new`].
+    pub fn for_clients(&self) -> Result<Arc<Self>, FetchConfigError> {
+        Self::new(FetchConfig { service: None, ..self.config.clone() })
+    }
+
     /// Requests under way to all hosts, of all cores, and the hosts that they go to or wait for.
     #[must_use]
     pub fn under_way(&self) -> (u64, usize) {

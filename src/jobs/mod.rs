@@ -110,12 +110,13 @@ impl Jobs {
     }
 
     /// The work of a core beside its connections: ends with the core.
-    pub fn start(self: &Arc<Self>, node: &Rc<Node>, hooks: Rc<Fetcher>) {
+    /// Webhooks are delivered where there is a fetcher for them: on one core.
+    pub fn start(self: &Arc<Self>, node: &Rc<Node>, hooks: Option<Rc<Fetcher>>) {
         if self.in_redis() {
             let worker = shared::worker::Worker::new(node, self);
             drop(uring::spawn(worker.run()));
         }
-        if node.index == 0 {
+        if let Some(hooks) = hooks {
             let (jobs, node) = (Arc::clone(self), Rc::clone(node));
             drop(uring::spawn(deliver::run(jobs, node, hooks)));
         }
