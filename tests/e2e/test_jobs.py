@@ -19,6 +19,7 @@ import unittest
 from client import Connection, ask, request
 from invariants import broken
 from server import QUICK, Origin, Server, wait_until
+from test_access import new_key
 
 ONCE = "on two cores only: it is the same work again"
 FIRST = {"robots": "ignore", "formats": ["text"]}
@@ -162,6 +163,23 @@ class InMemory(unittest.TestCase):
             job = begin(target, [origin.page(1)], fields=key)
             self.assertEqual(begin(target, [origin.page(1)], fields=key)["job_id"], job["job_id"])
             self.assertEqual(post(target, [origin.page(2)], key).status, 409)
+
+    def test_nobody_sees_the_job_of_another_key(self):
+        keys = [new_key("ann", "crawl"), new_key("bob", "crawl"), new_key("eve", "metrics")]
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file, Origin() as origin:
+            file.write("\n".join(entry for _, entry in keys))
+            file.flush()
+            with Server("--auth-keys-file", file.name) as target:
+                ann, bob, eve = ([f"Authorization: Bearer {key}"] for key, _ in keys)
+                body = {"urls": [origin.page(1)]}
+                job = ask(target, "POST", "/jobs", body, ann).json()
+                path = f"/jobs/{job['job_id']}"
+                for method, where in (("GET", path), ("DELETE", path), ("GET", f"{path}/events")):
+                    self.assertEqual(ask(target, method, where, fields=bob).status, 404)
+                    self.assertEqual(ask(target, method, where, fields=eve).status, 403)
+                    self.assertEqual(ask(target, method, where, fields=ann).status, 200)
+                self.assertEqual(ask(target, "GET", "/jobs", fields=bob).json()["jobs"], [])
+                self.assertEqual(len(ask(target, "GET", "/jobs", fields=ann).json()["jobs"]), 1)
 
     def test_wrong_requests_are_refused_by_name(self):
         with Server("--jobs-urls-max", "2", "--jobs-body-bytes-max", "2000") as target:
