@@ -1,12 +1,10 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
-use super::cached::{self, Ask, Pages, Waiting};
+use super::cached::{Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::report;
-use super::request::Options;
-use crate::cache::key::Key;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
@@ -93,7 +91,7 @@ pub struct Node {
     /// Streams of this core that are over, by the end of their resume window.
     finished: RefCell<BTreeSet<(Instant, Ulid)>>,
     /// Pages that run here, by stream, each with its way to be told to end.
-    pages: RefCell<HashMap<Ulid, Vec<Rc<Notify>>>>,
+    pub(super) pages: RefCell<HashMap<Ulid, Vec<Rc<Notify>>>>,
     watchers: RefCell<Vec<Option<Rc<Notify>>>>,
     /// Places in `watchers` that are free.
     watchers_free: RefCell<Vec<usize>>,
@@ -114,7 +112,7 @@ pub struct Node {
     /// When the core must have ended, once it is told to.
     drain_until: Cell<Option<Instant>>,
     drain: Notify,
-    idle: Notify,
+    pub(super) idle: Notify,
     /// What works on here though no connection waits for it.
     pub background: Gate,
 }
@@ -357,23 +355,6 @@ impl Node {
         }));
     }
 
-    /// What the cache knows a page by.
-    #[must_use]
-    pub fn page_key(&self, options: &Options, url: &str) -> Key {
-        Ask::new(&self.shared.pages, options).key(url)
-    }
-
-    /// Works on a page on this core, until it is done or [`Node::abort_pages`] ends it.
-    pub async fn page(self: &Rc<Self>, job: &PageJob) -> PageResult {
-        let stream = job.stream.id();
-        let abort = Rc::new(Notify::default());
-        self.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
-        let result = cached::run(self, job, &abort).await;
-        self.forget_page(stream, &abort);
-        self.idle.notify();
-        result
-    }
-
     async fn report(self: &Rc<Self>, owner: usize, stream: Ulid, index: u32, page: PageResult) {
         let message = Message::Done { stream, index, page: Box::new(page) };
         if owner == self.index {
@@ -388,7 +369,7 @@ impl Node {
         let _ = self.shared.mesh[core].send(message).await;
     }
 
-    fn forget_page(&self, stream: Ulid, abort: &Rc<Notify>) {
+    pub(super) fn forget_page(&self, stream: Ulid, abort: &Rc<Notify>) {
         let mut pages = self.pages.borrow_mut();
         if let Some(running) = pages.get_mut(&stream) {
             running.retain(|other| !Rc::ptr_eq(other, abort));
