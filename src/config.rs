@@ -281,6 +281,38 @@ settings! {
     /// Seconds that a failure (no connection, no document) may be used.
     "cache.ttl_error_s" cache_ttl_error_s: u64 = 5, 0..=31_536_000;
 
+    /// URLs of one job.
+    "jobs.urls_max" jobs_urls_max: usize = 20_000, 1..=crate::limits::URLS_PER_JOB_MAX;
+    /// Bytes of the body of `POST /jobs`.
+    "jobs.body_bytes_max" jobs_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=268_435_456;
+    /// Jobs that are known at a time: in memory ended ones too, until their retention is over; in Redis
+    /// those that have not ended. Above it 503 overloaded.
+    "jobs.kept_max" jobs_kept_max: usize = 1000, 1..=100_000;
+    /// Jobs of one key that have not ended; 0 for no limit.
+    "jobs.key_max" jobs_key_max: usize = 100, 0..=100_000;
+    /// URLs of all jobs in this process' memory.
+    "jobs.urls_total_max" jobs_urls_total_max: usize = 1_000_000, 1..=100_000_000;
+    /// Jobs in this process' memory that fetch at a time; more wait their turn.
+    "jobs.running_max" jobs_running_max: usize = 4, 1..=1000;
+    /// Pages of jobs that are under way at a time, per loop: what is left for streams.
+    "jobs.concurrency" jobs_concurrency: u32 = 8, 1..=crate::limits::CONCURRENCY_MAX;
+    /// Bytes of results, of all jobs in memory together, or of one job in Redis; above it they fetch
+    /// nothing more until there is room.
+    "jobs.bytes_max" jobs_bytes_max: usize = 1024 * 1024 * 1024, 65_536..=1_099_511_627_776u64;
+    /// Seconds that a job may take; its deadline_ms can only lower it.
+    "jobs.deadline_s" jobs_deadline_s: u64 = 86_400, 1..=2_592_000;
+    /// Seconds that a job's results are kept after its end.
+    "jobs.retention_s" jobs_retention_s: u64 = 3_600, 1..=2_592_000;
+    /// Seconds after which the URLs of a node that says nothing any more are taken over by others.
+    "jobs.takeover_s" jobs_takeover_s: u64 = 30, 1..=3_600;
+    /// Milliseconds for one attempt to deliver a webhook.
+    "jobs.webhook_timeout_ms" jobs_webhook_timeout_ms: u64 = 10_000, 100..=60_000;
+    /// Attempts to deliver a webhook.
+    "jobs.webhook_attempts_max" jobs_webhook_attempts_max: u32 = 8, 1..=32;
+    /// Milliseconds from the first attempt to the second; each further pause is twice as long, up to
+    /// five minutes.
+    "jobs.webhook_backoff_ms" jobs_webhook_backoff_ms: u64 = 1_000, 10..=300_000;
+
     /// The Redis that nodes share: `redis://[user:password@]host:port/db`, `rediss://`, `unix://`,
     /// `redis+sentinel://host:port,…/name`, `redis+cluster://host:port,…`. Without it nothing is shared.
     "redis.url" redis_url: Secret = Secret::default();

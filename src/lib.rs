@@ -38,6 +38,8 @@ pub mod stream;
 
 pub mod crawl;
 
+pub mod jobs;
+
 pub mod serve;
 
 pub mod control;

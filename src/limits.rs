@@ -111,6 +111,22 @@ pub const DNS_TTL_MAX_S: u64 = 3600;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// URLs of one stream, upper bound of `urls_max`.
 pub const URLS_PER_STREAM_MAX: usize = 10_000;
+/// URLs of one job, upper bound of `jobs.urls_max`.
+pub const URLS_PER_JOB_MAX: usize = 200_000;
+/// Bodies of `POST /jobs` that are read at a time, each on a thread of its own where it is long.
+pub const JOBS_READ_MAX: usize = 4;
+/// Jobs on one page of `GET /jobs`.
+pub const JOBS_LISTED_MAX: usize = 100;
+/// Bytes of a webhook's URL.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2048;
+/// Bytes of a webhook's secret; the least is what makes a guess hopeless.
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 256;
+/// See [`WEBHOOK_SECRET_BYTES_MAX`].
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
+/// Webhooks of one process that are being delivered at a time.
+pub const WEBHOOKS_FLYING_MAX: usize = 16;
+/// Longest pause between two attempts to deliver a webhook.
+pub const WEBHOOK_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Concurrent fetches of one stream, upper bound of `options.concurrency`.
 pub const CONCURRENCY_MAX: u32 = 256;
 /// Extra request header fields that a client may add to its fetches.

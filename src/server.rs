@@ -14,6 +14,7 @@ use crate::fetch::proxy::ProxyDns;
 use crate::fetch::resolve::Resolver;
 use crate::fetch::tls::TlsRoots;
 use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
+use crate::jobs::Jobs;
 use crate::observe::hist::{Epoch, Scope};
 use crate::observe::summary;
 use crate::serve;
@@ -79,6 +80,7 @@ pub struct Server {
     pub warnings: Vec<String>,
     shared: Arc<Shared>,
     access: Arc<Access>,
+    jobs: Arc<Jobs>,
     cores: Vec<CoreHandle<()>>,
     control: Control,
     loaded: mpsc::Receiver<Result<Ticker, LoadError>>,
@@ -111,12 +113,19 @@ impl Server {
             registry: Registry::default(),
             keys: Keys::default(),
             totals: Arc::new(Totals::default()),
+            job_totals: Arc::new(Totals::default()),
             mesh,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: SystemTime::now(),
             epoch: Epoch::now(),
         });
+        let jobs = Jobs::new(
+            Arc::clone(&config),
+            shared.cluster.clone(),
+            Arc::clone(&shared.job_totals),
+            plans.len(),
+        );
         let loaded = load_extractor(&shared, plans.len())?;
         let mut server = Self {
             addr: config.listen,
@@ -124,6 +133,7 @@ impl Server {
             warnings: Vec::new(),
             shared,
             access,
+            jobs,
             cores: Vec::new(),
             control,
             loaded,
@@ -168,7 +178,8 @@ impl Server {
         };
         let (report, listening) = mpsc::sync_channel(1);
         let (shared, addr) = (Arc::clone(&self.shared), self.addr);
-        let access = Arc::clone(&self.access);
+        let (access, jobs) = (Arc::clone(&self.access), Arc::clone(&self.jobs));
+        let hooks = if plan.index == 0 { Some(fetch.for_clients()?) } else { None };
         let questions = self.control.questions();
         let handle = uring::core::spawn(core, move || async move {
             let listener = match uring::net::TcpListener::bind(addr, BACKLOG) {
@@ -179,9 +190,11 @@ impl Server {
                 }
             };
             let _ = report.send(listener.local_addr());
+            let hooks = hooks.map(|hooks| Fetcher::new(hooks, Resolver::new(questions.clone())));
             let fetcher = Fetcher::new(fetch, Resolver::new(questions));
             let node = Node::new(plan.index, shared, fetcher, lane);
-            serve::run(node, access, listener, mailbox, DRAIN_GRACE).await;
+            jobs.start(&node, hooks);
+            serve::run(node, (access, jobs), listener, mailbox, DRAIN_GRACE).await;
         })?;
         self.warnings.extend(handle.info().warnings.iter().cloned());
         if plan.shared {

@@ -16,7 +16,7 @@ use crate::proto::text::Text;
 use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::place::Place;
 use crate::stream::state::State;
-use crate::stream::{Birth, Status, Stream, Watcher};
+use crate::stream::{Birth, Status, Stream, Totals, Watcher};
 use crate::timings::Timings;
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
@@ -24,12 +24,40 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
+use uring::Pass;
 
 /// What a page's event is taken to weigh before the stream has seen larger ones, in bytes.
 const EVENT_BYTES_GUESS: usize = 16 * 1024;
 
+/// Events that are written before the clock is looked at.
+const EVENTS_BETWEEN_LOOKS: u32 = 8;
+
 /// For how long a stream works off cached pages before it lets others go on.
 const TURN: Duration = Duration::from_micros(150);
+
+/// What a stream in the background goes by: nobody needs to read it, and all its events are kept.
+pub trait Background: std::fmt::Debug {
+    /// What its bytes count to.
+    fn totals(&self) -> Arc<Totals>;
+
+    /// Pages that it may have under way now.
+    fn pages_max(&self) -> u32;
+
+    /// Bytes that its events may still take.
+    fn room(&self) -> usize;
+
+    /// For how long its events are kept once it has ended.
+    fn kept_for(&self) -> Duration;
+
+    /// Its last event is written.
+    fn ended(&self, node: &Rc<Node>, ending: Option<Ending>);
+}
+
+/// Bytes of a log that drops nothing: what a client's JSON parser can still tell from its neighbour.
+const KEEP_ALL: usize = usize::MAX >> 11;
+
+/// How often a stream in the background looks again whether there is room.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// What a stream is begun with, beside the client's request.
 #[derive(Debug, Clone)]
@@ -50,6 +78,8 @@ pub struct Terms {
     pub request_id: RequestId,
     /// What the time to end it counts as.
     pub endpoint: Endpoint,
+    /// What bounds it instead of its readers, where it works on without any.
+    pub background: Option<Rc<dyn Background>>,
 }
 
 /// Why no URLs were added to a stream.
@@ -93,6 +123,8 @@ pub struct Live {
     changed: Notify,
     /// Tells who copies the log to Redis, where somebody does.
     written: Option<Rc<Notify>>,
+    background: Option<Rc<dyn Background>>,
+    _pass: Option<Pass>,
     _place: Option<Arc<Place>>,
 }
 
@@ -116,22 +148,31 @@ impl Live {
             progress: Duration::from_millis(options.progress_ms),
         };
         let shared = &node.shared;
-        let window = if terms.resumable { options.resume_window_s } else { 0 };
+        let background = terms.background;
+        let window = match &background {
+            Some(background) => background.kept_for(),
+            None if terms.resumable => Duration::from_secs(options.resume_window_s),
+            None => Duration::ZERO,
+        };
+        let totals = background.as_ref().map_or_else(|| Arc::clone(&shared.totals), |b| b.totals());
         let birth = Birth {
             id: terms.id,
             owner: node.index,
             principal: terms.principal,
             idempotency_key: terms.idempotency_key,
-            replay_bytes_max: shared.config.replay_bytes_max,
-            resume_window: Duration::from_secs(window),
+            replay_bytes_max: match background {
+                Some(_) => KEEP_ALL,
+                None => shared.config.replay_bytes_max,
+            },
+            resume_window: window,
             patience: options.patience(),
             began: now,
             urls: urls.len(),
             home: None,
         };
-        let shares = shared.cluster.is_on() && window > 0;
+        let shares = shared.cluster.is_on() && !window.is_zero() && background.is_none();
         let live = Rc::new(Self {
-            stream: Stream::new(birth, Arc::clone(&shared.totals)),
+            stream: Stream::new(birth, totals),
             machine: RefCell::new(Machine::new(plan, now)),
             ask: Ask::new(&shared.pages, &options),
             options,
@@ -144,6 +185,8 @@ impl Live {
             ending_since: Cell::new(None),
             changed: Notify::default(),
             written: shares.then(Rc::default),
+            _pass: background.as_ref().map(|_| node.background.enter()),
+            background,
             _place: terms.place,
         });
         let reader = attach(&live.stream);
@@ -195,18 +238,21 @@ impl Live {
         let mut woken = node.woken.take();
         let turn_ends = Instant::now() + TURN;
         loop {
-            self.write_all(node, &mut machine, &mut woken);
-            let behind = self.hold_or_go_on(node, &mut machine);
-            if Instant::now() >= turn_ends {
+            let all = self.write_all(node, &mut machine, &mut woken, turn_ends);
+            let room = self.hold_or_go_on(node, &mut machine);
+            if !all || Instant::now() >= turn_ends {
                 self.unfinished.set(true);
                 break;
             }
-            if !self.start_pages(node, &mut machine, behind) {
+            if !self.start_pages(node, &mut machine, room) {
                 break;
             }
         }
-        let (state, counts) = (machine.state(), machine.counts());
+        let (done, counts) = (machine.is_done(), machine.counts());
+        // Who waits for the end waits for the last event.
+        let state = if done { State::Closed } else { not_closed(machine.state()) };
         let in_flight = machine.in_flight();
+        let ending = machine.ending();
         drop(machine);
         self.stream.set_status(Status { state, counts, in_flight });
         woken.dedup();
@@ -215,13 +261,24 @@ impl Live {
         node.woken.replace(woken);
         self.changed.notify();
         self.written.iter().for_each(|written| written.notify());
-        if state == State::Closed {
+        if done {
             self.note_quiesced(node);
-            node.retire(self);
+            node.retire(self, self.background.is_none());
+            if let Some(background) = &self.background {
+                background.ended(node, ending);
+            }
         }
     }
 
-    fn write_all(&self, node: &Rc<Node>, machine: &mut Machine, woken: &mut Vec<Watcher>) {
+    /// Writes what there is to write; `false` when the turn is over before that.
+    fn write_all(
+        &self,
+        node: &Rc<Node>,
+        machine: &mut Machine,
+        woken: &mut Vec<Watcher>,
+        turn_ends: Instant,
+    ) -> bool {
+        let mut written = 0_u32;
         while let Some(output) = machine.poll_output() {
             let Some(event) = self.write(node, machine, output) else {
                 self.stream.abort();
@@ -231,15 +288,30 @@ impl Live {
             };
             self.event_bytes.set(self.event_bytes.get().max(event.len()));
             self.stream.append(event, woken);
+            written += 1;
+            if written.is_multiple_of(EVENTS_BETWEEN_LOOKS) && Instant::now() >= turn_ends {
+                return false;
+            }
         }
+        true
     }
 
-    /// Pauses a stream whose readers are behind, or lets it go on; how far they are behind, in bytes.
+    /// Pauses a stream whose readers are behind, or lets it go on; how many bytes it may still write.
     fn hold_or_go_on(&self, node: &Rc<Node>, machine: &mut Machine) -> usize {
-        let room = unread_room(node);
         let behind = self.stream.with_log(|log| log.behind());
-        let held = if machine.state() == State::Flushing { room / 4 } else { room / 2 };
-        let (before, paused) = (machine.state(), behind >= held || self.stream.starved());
+        let flushing = machine.state() == State::Flushing;
+        let (left, held) = match &self.background {
+            Some(background) => {
+                let left = background.room();
+                (left, left == 0 || flushing && left < 2 * self.event_bytes.get())
+            }
+            None => {
+                let room = unread_room(node);
+                let most = if flushing { room / 4 } else { room / 2 };
+                (room.saturating_sub(behind), behind >= most || self.stream.starved())
+            }
+        };
+        let (before, paused) = (machine.state(), held);
         machine.handle_watermark(paused);
         self.stream.set_paused(machine.state() == State::Flushing);
         match (before, machine.state()) {
@@ -250,16 +322,18 @@ impl Live {
             (State::Flushing, State::Active) => self.note(Mark::Resumed, behind as u64),
             _ => {}
         }
-        behind
+        left
     }
 
     /// Starts the pages that may start, up to the first that the cache has: then there is an event
     /// to write (`true`) before it is known what else may start.
-    fn start_pages(&self, node: &Rc<Node>, machine: &mut Machine, behind: usize) -> bool {
-        let room = unread_room(node);
+    fn start_pages(&self, node: &Rc<Node>, machine: &mut Machine, room: usize) -> bool {
+        let pages_max =
+            self.background.as_ref().map_or(u32::MAX, |background| background.pages_max());
         // Each page in flight will add an event: what they may add together has to fit, too.
-        while machine.in_flight() == 0
-            || behind + (machine.in_flight() as usize + 1) * self.event_bytes.get() < room
+        while machine.in_flight() < pages_max
+            && (machine.in_flight() == 0
+                || (machine.in_flight() as usize + 1) * self.event_bytes.get() < room)
         {
             let Some(index) = machine.poll_dispatch() else { break };
             let url = machine.url(index).clone();
@@ -332,7 +406,7 @@ impl Live {
     /// A stream that nobody reads is ended when its resume window is over.
     fn note_readers(&self) {
         let readers = self.stream.with_log(|log| log.readers());
-        if readers > 0 {
+        if readers > 0 || self.background.is_some() {
             self.unread_since.set(None);
             return;
         }
@@ -353,7 +427,7 @@ impl Live {
             let over = self.machine.borrow().ending().is_some();
             let unread = self.unread_since.get().filter(|_| !over);
             let unread = unread.map(|since| since + self.stream.birth.resume_window);
-            if self.machine.borrow().state() == State::Closed {
+            if self.machine.borrow().is_done() {
                 return;
             }
             if self.unfinished.replace(false) {
@@ -361,7 +435,9 @@ impl Live {
                 self.pump(node);
                 continue;
             }
-            let Some(due) = [due, unread].into_iter().flatten().min() else {
+            let waits = self.background.is_some() && self.stream.paused();
+            let room = waits.then(|| Instant::now() + ROOM_EVERY);
+            let Some(due) = [due, unread, room].into_iter().flatten().min() else {
                 self.changed.notified().await;
                 continue;
             };
@@ -418,10 +494,11 @@ impl Live {
                     let facts = Metadata {
                         stream_id,
                         total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
+                        stream_type: if self.background.is_some() { "job" } else { "crawl" },
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
                         resume_window_s: self.stream.birth.resume_window.as_secs(),
-                        replay_bytes_max: node.shared.config.replay_bytes_max,
+                        replay_bytes_max: self.stream.birth.replay_bytes_max,
                         deadline_ms: self.options.deadline_ms,
                         warnings: &[],
                     };
@@ -447,6 +524,10 @@ impl Live {
                         Some(Ending::Deadline) => StreamEnd::Deadline,
                         Some(Ending::Drained) => StreamEnd::Drained,
                     }));
+                    if ending == Some(Ending::Drained) && self.background.is_some() {
+                        let message = "the server is shutting down, and the job with it";
+                        return Some(events::error(out, seq, "draining", 503, message, &counts));
+                    }
                     let millis =
                         |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                     let facts = Summary {
@@ -460,6 +541,14 @@ impl Live {
                 Output::Abort => return None,
             })
         })
+    }
+}
+
+/// The last state before the end, for a stream that has something left to write.
+const fn not_closed(state: State) -> State {
+    match state {
+        State::Closed => State::Closing,
+        other => other,
     }
 }
 

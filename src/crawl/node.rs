@@ -1,7 +1,7 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
-use super::cached::{self, Pages, Waiting};
+use super::cached::{Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::mirror;
@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
+use uring::Gate;
 use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
 use uring::ring::Ring;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub keys: Keys,
     /// Bytes and number of all streams.
     pub totals: Arc<Totals>,
+    /// Bytes and number of the jobs in this process' memory.
+    pub job_totals: Arc<Totals>,
     /// The mailbox of each core, by its index.
     pub mesh: Vec<Sender<Message>>,
     /// Whether new work is refused.
@@ -89,7 +92,7 @@ pub struct Node {
     /// Streams of this core that are over, by the end of their resume window.
     finished: RefCell<BTreeSet<(Instant, Ulid)>>,
     /// Pages that run here, by stream, each with its way to be told to end.
-    pages: RefCell<HashMap<Ulid, Vec<Rc<Notify>>>>,
+    pub(super) pages: RefCell<HashMap<Ulid, Vec<Rc<Notify>>>>,
     watchers: RefCell<Vec<Option<Rc<Notify>>>>,
     /// Places in `watchers` that are free.
     watchers_free: RefCell<Vec<usize>>,
@@ -110,7 +113,9 @@ pub struct Node {
     /// When the core must have ended, once it is told to.
     drain_until: Cell<Option<Instant>>,
     drain: Notify,
-    idle: Notify,
+    pub(super) idle: Notify,
+    /// What works on here though no connection waits for it.
+    pub background: Gate,
 }
 
 /// A page in the lane: its place there is given back when the lane answers, not before.
@@ -154,6 +159,7 @@ impl Node {
             drain_until: Cell::new(None),
             drain: Notify::default(),
             idle: Notify::default(),
+            background: Gate::new(),
         })
     }
 
@@ -348,12 +354,8 @@ impl Node {
     fn work(self: &Rc<Self>, job: PageJob) {
         let node = Rc::clone(self);
         drop(uring::spawn(async move {
-            let stream = job.stream.id();
-            let abort = Rc::new(Notify::default());
-            node.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
-            let result = cached::run(&node, &job, &abort).await;
-            node.forget_page(stream, &abort);
-            node.report(job.stream.owner(), stream, job.index, result).await;
+            let result = node.page(&job).await;
+            node.report(job.stream.owner(), job.stream.id(), job.index, result).await;
             node.idle.notify();
         }));
     }
@@ -372,7 +374,7 @@ impl Node {
         let _ = self.shared.mesh[core].send(message).await;
     }
 
-    fn forget_page(&self, stream: Ulid, abort: &Rc<Notify>) {
+    pub(super) fn forget_page(&self, stream: Ulid, abort: &Rc<Notify>) {
         let mut pages = self.pages.borrow_mut();
         if let Some(running) = pages.get_mut(&stream) {
             running.retain(|other| !Rc::ptr_eq(other, abort));
@@ -382,7 +384,8 @@ impl Node {
         }
     }
 
-    fn abort_pages(&self, stream: Ulid) {
+    /// Ends the pages of a stream that run on this core.
+    pub fn abort_pages(&self, stream: Ulid) {
         if let Some(running) = self.pages.borrow().get(&stream) {
             running.iter().for_each(|abort| abort.notify());
         }
@@ -449,7 +452,7 @@ impl Node {
     }
 
     /// Wakes readers, on whichever core they are.
-    pub(super) fn wake(self: &Rc<Self>, watchers: &[Watcher]) {
+    pub fn wake(self: &Rc<Self>, watchers: &[Watcher]) {
         for watcher in watchers {
             if watcher.core == self.index {
                 self.wake_here(watcher.token);
@@ -520,12 +523,14 @@ impl Node {
     }
 
     /// A stream of this core is over: it can be read until its resume window ends, or until there
-    /// are too many newer ones.
-    pub(super) fn retire(&self, live: &Live) {
+    /// are too many newer ones; one that is not `ours` to forget, until somebody else does.
+    pub(super) fn retire(&self, live: &Live, ours: bool) {
         let id = live.stream.id();
         self.live.borrow_mut().remove(&id);
         self.idle.notify();
-        self.keep_until_expired(&live.stream);
+        if ours {
+            self.keep_until_expired(&live.stream);
+        }
     }
 
     /// From now on a stream's resume window runs out.

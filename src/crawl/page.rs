@@ -1,9 +1,11 @@
 //! One page's way: fetch, lane, result.
 
+use super::cached::{self, Ask};
 use super::mesh::{LaneJob, PageJob};
 use super::node::Node;
 use super::request::{Format, Options, Robots};
 use crate::cache::entry::Entry;
+use crate::cache::key::Key;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract;
 use crate::fetch::caching::{Caching, Known};
@@ -41,6 +43,25 @@ pub(super) struct Work {
     pub(super) answer: Option<Answer>,
 }
 
+impl Node {
+    /// What the cache knows a page by.
+    #[must_use]
+    pub fn page_key(&self, options: &Options, url: &str) -> Key {
+        Ask::new(&self.shared.pages, options).key(url)
+    }
+
+    /// Works on a page on this core, until it is done or [`Node::abort_pages`] ends it.
+    pub async fn page(self: &Rc<Self>, job: &PageJob) -> PageResult {
+        let stream = job.stream.id();
+        let abort = Rc::new(Notify::default());
+        self.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
+        let result = cached::run(self, job, &abort).await;
+        self.forget_page(stream, &abort);
+        self.idle.notify();
+        result
+    }
+}
+
 /// Works on a page until it is done or told to end, in its time. The origin is asked whether `known`
 /// still holds, where that can be asked.
 pub(super) async fn run(
@@ -64,6 +85,7 @@ pub(super) async fn run(
         headers: &job.options.headers,
         known: known.filter(|entry| entry.can_be_vouched_for()).and_then(known_page),
         robots: job.options.robots == Robots::Respect,
+        post: None,
     };
     let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
         Either::Left(fetched) => fetched,

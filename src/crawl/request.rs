@@ -268,20 +268,36 @@ impl Body {
     }
 }
 
+/// Checks a crawl of at most so many URLs.
+///
+/// # Errors
+/// As [`parse_crawl`].
+pub fn check_many(
+    urls: Texts,
+    options: Options,
+    urls_max: usize,
+) -> Result<CrawlRequest, ApiError> {
+    let urls = check_urls_up_to(urls, urls_max)?;
+    check_options(&options)?;
+    Ok(CrawlRequest { urls, options: Arc::new(options) })
+}
+
 /// Checks the URLs of a stream, or those that are added to one.
 ///
 /// # Errors
 /// As [`parse_crawl`].
 pub fn check_urls(urls: Texts, config: &Config) -> Result<Arc<[Text]>, ApiError> {
+    check_urls_up_to(urls, config.urls_max)
+}
+
+fn check_urls_up_to(urls: Texts, urls_max: usize) -> Result<Arc<[Text]>, ApiError> {
     if urls.is_empty() {
         return Err(ApiError::new(ApiCode::ValidationError, "urls is empty, at least 1 is needed")
             .field("urls", "1 URL or more"));
     }
-    if urls.len() > config.urls_max {
-        let message = format!("{} urls, maximum {}", urls.len(), config.urls_max);
-        return Err(
-            ApiError::new(ApiCode::TooManyUrls, message).limit("urls", config.urls_max as u64)
-        );
+    if urls.len() > urls_max {
+        let message = format!("{} urls, maximum {urls_max}", urls.len());
+        return Err(ApiError::new(ApiCode::TooManyUrls, message).limit("urls", urls_max as u64));
     }
     let mut wrong: Option<ApiError> = None;
     for (at, url) in urls.iter().enumerate() {

@@ -9,8 +9,8 @@
 //! [`Measure`], and `forebay_page_stage_seconds{stage}`.
 
 use super::metrics::{
-    CoreSnapshot, Counter, CounterValues, Durability, EventKind, PageEnd, Reject, StatusClass,
-    StreamEnd, Way,
+    CoreSnapshot, Counter, CounterValues, Durability, EventKind, HookEnd, JobEnd, PageEnd, Reject,
+    StatusClass, StreamEnd, Way,
 };
 use super::process::Process;
 use super::series::{Endpoint, Key, Measure};
@@ -158,6 +158,7 @@ impl Collector for Page {
         out.streams(&sum)?;
         out.websockets(&sum)?;
         out.fetch(&sum)?;
+        out.jobs(&sum)?;
         out.cache(&self.0.cache)?;
         self.0.redis.as_ref().map_or(Ok(()), |redis| out.redis(redis))?;
         out.arenas(&self.0.cores)?;
@@ -374,6 +375,19 @@ impl Out<'_> {
         self.gauge(("forebay_cache", bytes, "What the pages in memory weigh."), cache.bytes)?;
         let name = ("forebay_cache_evictions", None, "Pages that went to make room.");
         self.counter(name, cache.evictions)
+    }
+
+    fn jobs(&mut self, sum: &CounterValues) -> fmt::Result {
+        let begun = sum.value(Counter::JobsStarted);
+        self.counter(("forebay_jobs_started", None, "Jobs begun."), begun)?;
+        let ends = JobEnd::ALL
+            .map(|end| (labels([("end", end.as_str())]), sum.value(Counter::JobsEnded(end))));
+        self.counters(("forebay_jobs_ended", None, "Jobs ended, by how."), ends)?;
+        let name = ("forebay_jobs_taken_over", None, "URLs taken over from a silent node.");
+        self.counter(name, sum.value(Counter::JobsTakenOver))?;
+        let attempts = HookEnd::ALL
+            .map(|end| (labels([("outcome", end.as_str())]), sum.value(Counter::Webhooks(end))));
+        self.counters(("forebay_webhooks", None, "Attempts to deliver a webhook."), attempts)
     }
 
     fn redis(&mut self, redis: &Redis) -> fmt::Result {

@@ -108,6 +108,30 @@ labels! {
 }
 
 labels! {
+    /// How a job ended.
+    JobEnd {
+        /// Every URL has its result.
+        Completed = "completed",
+        /// By DELETE.
+        Cancelled = "cancelled",
+        /// By its deadline or a shutdown.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// How an attempt to deliver a webhook ended.
+    HookEnd {
+        /// The receiver has taken it.
+        Delivered = "delivered",
+        /// It will be tried again.
+        Again = "again",
+        /// It will not.
+        GivenUp = "given_up",
+    }
+}
+
+labels! {
     /// Types of events (API §3).
     EventKind {
         /// First event of a stream.
@@ -237,6 +261,14 @@ pub enum Counter {
     WsDeflated,
     /// Audit lines dropped, because they came faster than they could be written.
     AuditDropped,
+    /// Jobs that were begun here.
+    JobsStarted,
+    /// Jobs that ended here.
+    JobsEnded(JobEnd),
+    /// URLs of jobs that were taken over from a node that said nothing any more.
+    JobsTakenOver,
+    /// Attempts to deliver a webhook.
+    Webhooks(HookEnd),
 }
 
 const REQUESTS: usize = 0;
@@ -250,7 +282,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 23;
+    pub const COUNT: usize = SINGLE + 31;
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -289,6 +321,10 @@ impl Counter {
             Self::CacheRevalidated => SINGLE + 20,
             Self::CacheJoins => SINGLE + 21,
             Self::AuditDropped => SINGLE + 22,
+            Self::JobsStarted => SINGLE + 23,
+            Self::JobsEnded(end) => SINGLE + 24 + end as usize,
+            Self::JobsTakenOver => SINGLE + 27,
+            Self::Webhooks(end) => SINGLE + 28 + end as usize,
         }
     }
 }
@@ -477,7 +513,11 @@ mod tests {
             Counter::CacheRevalidated,
             Counter::CacheJoins,
             Counter::AuditDropped,
+            Counter::JobsStarted,
         ]);
+        all.extend(JobEnd::ALL.map(Counter::JobsEnded));
+        all.push(Counter::JobsTakenOver);
+        all.extend(HookEnd::ALL.map(Counter::Webhooks));
         all
     }
 

@@ -3,8 +3,10 @@
 //! A durable event is a gather list of three pieces, so that a document's bytes, which the guest
 //! serialized once, are shared by log, cache and every reader and never copied or parsed again.
 
+mod job;
 mod stored;
 
+pub use job::{Answer, answer, kept_result};
 pub use stored::{CacheUse, Page, Stored, cached};
 
 use super::json;
@@ -175,6 +177,8 @@ pub struct Metadata<'a> {
     pub stream_id: &'a str,
     /// URLs asked for.
     pub total_urls: usize,
+    /// `crawl` or `job`.
+    pub stream_type: &'static str,
     /// The request's id, the client's own or ours.
     pub request_id: &'a str,
     /// When the stream began.
@@ -249,7 +253,9 @@ pub fn metadata(out: &mut BytesMut, facts: &Metadata<'_>) -> Event {
     out.put_slice(b",\"request_id\":");
     json::string(out, facts.request_id);
     time(out, b",\"timestamp\":", facts.at);
-    out.put_slice(b",\"stream_type\":\"crawl\",\"resume\":{\"window_s\":");
+    out.put_slice(b",\"stream_type\":\"");
+    out.put_slice(facts.stream_type.as_bytes());
+    out.put_slice(b"\",\"resume\":{\"window_s\":");
     json::integer(out, facts.resume_window_s);
     out.put_slice(b",\"max_bytes\":");
     json::integer(out, facts.replay_bytes_max as u64);
@@ -548,6 +554,7 @@ mod tests {
         let facts = Metadata {
             stream_id: "01J9",
             total_urls: 2,
+            stream_type: "crawl",
             request_id: "req\n1",
             at,
             resume_window_s: 120,

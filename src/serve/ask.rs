@@ -90,9 +90,13 @@ impl Ask {
             Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
             Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
             Some(Route::CrawlWs) => Endpoint::CrawlWs,
-            Some(Route::StreamEvents(_)) if self.wants_sse => Endpoint::EventsSse,
-            Some(Route::StreamEvents(_)) => Endpoint::EventsNdjson,
-            Some(Route::Stream(_) | Route::StreamTrace(_)) => Endpoint::Streams,
+            Some(Route::StreamEvents(_) | Route::JobEvents(_)) if self.wants_sse => {
+                Endpoint::EventsSse
+            }
+            Some(Route::StreamEvents(_) | Route::JobEvents(_)) => Endpoint::EventsNdjson,
+            Some(Route::Stream(_) | Route::StreamTrace(_) | Route::Jobs | Route::Job(_)) => {
+                Endpoint::Streams
+            }
             None => Endpoint::Other,
         }
     }
@@ -102,14 +106,23 @@ impl Ask {
     /// # Errors
     /// `unknown_field`, with the parameter's name.
     pub fn only_parameter(&self, known: &str) -> Result<(), ApiError> {
+        self.only_parameters(&[known])
+    }
+
+    /// Refuses every query parameter but these.
+    ///
+    /// # Errors
+    /// `unknown_field`, with the parameter's name.
+    pub fn only_parameters(&self, known: &[&str]) -> Result<(), ApiError> {
         let query = self.query.as_deref().unwrap_or_default();
         let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-        match pairs.find(|(name, _)| name != known) {
+        match pairs.find(|(name, _)| !known.contains(&&**name)) {
             None => Ok(()),
             Some((name, _)) => {
                 let name: String = name.chars().take(64).collect();
                 let message = format!("unknown query parameter {name}");
-                Err(ApiError::new(ApiCode::UnknownField, message).field(name, known))
+                let error = ApiError::new(ApiCode::UnknownField, message);
+                Err(error.field(name, known.join(", ")))
             }
         }
     }

@@ -15,6 +15,7 @@ use super::socket::Socket;
 use super::ws::{self, Upgraded};
 use crate::crawl::node::Node;
 use crate::error::ApiError;
+use crate::jobs::Jobs;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, StatusClass};
 use crate::observe::request_id::RequestId;
@@ -43,6 +44,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Conn {
     pub(super) node: Rc<Node>,
     pub(super) access: Arc<Access>,
+    pub(super) jobs: Arc<Jobs>,
     pub(super) socket: Socket,
     /// Who is at the other end: the client, or its proxy.
     peer: IpAddr,
@@ -84,7 +86,7 @@ impl From<io::Error> for Gone {
 impl Conn {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(node: Rc<Node>, access: Arc<Access>, arrival: Arrival) -> Self {
+    pub fn new(node: Rc<Node>, (access, jobs): (Arc<Access>, Arc<Jobs>), arrival: Arrival) -> Self {
         let config = &node.shared.config;
         let millis = Duration::from_millis;
         let timeouts = Timeouts {
@@ -100,6 +102,7 @@ impl Conn {
             place_of: Arc::clone(&node.anonymous),
             node,
             access,
+            jobs,
             socket: arrival.socket,
             peer: arrival.peer,
             visit: Visit::unknown(arrival.peer),

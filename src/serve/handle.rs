@@ -2,6 +2,7 @@
 
 use super::ask::{Ask, BodyType};
 use super::conn::{Conn, Gone};
+use super::jobs;
 use super::reply::{JSON, Reply, TEXT};
 use super::route::Route;
 use super::sender::{self, Manner, Reader};
@@ -74,6 +75,9 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         Route::Stream(id) => streams::state(conn, id).await,
         Route::StreamEvents(id) => streams::events(conn, &ask, id).await,
         Route::StreamTrace(id) => streams::trace(conn, id).await,
+        Route::Jobs => Box::pin(jobs::all(conn, &ask)).await,
+        Route::Job(id) => jobs::one(conn, &ask, id).await,
+        Route::JobEvents(id) => jobs::events(conn, &ask, id).await,
     }
 }
 
@@ -176,6 +180,7 @@ async fn begin(
         place,
         request_id,
         endpoint: conn.endpoint,
+        background: None,
     };
     Ok(Ok(Live::start(&node, request, terms, |stream| Reader::attach(&node, stream, None))))
 }
@@ -233,7 +238,7 @@ async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
 }
 
 /// Reads the body of a request that must have one of these types, if there is room for the work.
-async fn take_body(
+pub(super) async fn take_body(
     conn: &mut Conn,
     ask: &Ask,
     types: &[BodyType],

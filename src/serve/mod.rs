@@ -6,6 +6,7 @@ pub mod ask;
 pub mod conn;
 pub mod guard;
 pub mod handle;
+mod jobs;
 pub mod reply;
 pub mod route;
 pub mod sender;
@@ -17,6 +18,7 @@ pub mod ws;
 
 use crate::crawl::mesh::Message;
 use crate::crawl::node::Node;
+use crate::jobs::Jobs;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Reject};
 use crate::stream::machine::Ending;
@@ -44,6 +46,7 @@ const TOO_MANY_OF_ONE: &str = "HTTP/1.1 429 Too Many Requests\r\nConnection: clo
 /// The connections of one core.
 struct Connections {
     access: Arc<Access>,
+    jobs: Arc<Jobs>,
     gate: Gate,
     /// One flag for each, raised when the server stops; by the connection's number.
     drains: RefCell<HashMap<u64, Rc<Notify>>>,
@@ -53,13 +56,14 @@ struct Connections {
 /// Serves a core: its listener, its mailbox and its connections, until it has drained.
 pub async fn run(
     node: Rc<Node>,
-    access: Arc<Access>,
+    (access, jobs): (Arc<Access>, Arc<Jobs>),
     listener: TcpListener,
     mailbox: Receiver<Message>,
     grace: Duration,
 ) {
     let connections = Rc::new(Connections {
         access,
+        jobs,
         gate: Gate::new(),
         drains: RefCell::default(),
         next: Cell::new(0),
@@ -71,7 +75,11 @@ pub async fn run(
     let until = node.drained_at().await;
     listener.stop();
     connections.drains.borrow().values().for_each(|drain| drain.notify());
-    if uring::time::timeout_at(until, connections.gate.drained()).await.is_err() {
+    let over = async {
+        connections.gate.drained().await;
+        node.background.drained().await;
+    };
+    if uring::time::timeout_at(until, over).await.is_err() {
         node.end_all(Ending::Drained);
         // The last events still have to reach their clients.
         let _ = uring::time::timeout(grace, connections.gate.drained()).await;
@@ -113,7 +121,10 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     drop(uring::spawn(async move {
         let access = Arc::clone(&open.connections.access);
         let upgraded = match Box::pin(arrive(&access, &node.shared.config, socket)).await {
-            Ok(arrival) => Conn::new(node, access, arrival).run(&drain).await,
+            Ok(arrival) => {
+                let jobs = Arc::clone(&open.connections.jobs);
+                Conn::new(node, (access, jobs), arrival).run(&drain).await
+            }
             Err(turned) => {
                 turn_away(&node, &access, turned).await;
                 None

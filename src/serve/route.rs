@@ -32,6 +32,12 @@ pub enum Route {
     StreamEvents(Ulid),
     /// A stream's flight recorder.
     StreamTrace(Ulid),
+    /// Jobs: a new one, or the list.
+    Jobs,
+    /// State of a job, or its end.
+    Job(Ulid),
+    /// A job's events from a position on.
+    JobEvents(Ulid),
 }
 
 impl Route {
@@ -52,7 +58,19 @@ impl Route {
             "/extract" => Some(Self::Extract),
             "/crawl/sse" => Some(Self::CrawlSse),
             "/latency" => Some(Self::Latency),
-            path => Self::find_stream(path.strip_prefix("/streams/")?),
+            "/jobs" => Some(Self::Jobs),
+            path => match path.strip_prefix("/jobs/") {
+                Some(rest) => Self::find_job(rest),
+                None => Self::find_stream(path.strip_prefix("/streams/")?),
+            },
+        }
+    }
+
+    /// What is behind `/jobs/`, as [`Route::find_stream`].
+    fn find_job(rest: &str) -> Option<Self> {
+        match rest.strip_suffix("/events") {
+            Some(id) => Ulid::from_string(id).ok().map(Self::JobEvents),
+            None => Ulid::from_string(rest).ok().map(Self::Job),
         }
     }
 
@@ -75,7 +93,8 @@ impl Route {
         match self {
             Self::Crawl | Self::CrawlStream | Self::Extract => &[Method::Post],
             Self::CrawlSse => &[Method::Get, Method::Head, Method::Post],
-            Self::Stream(_) => &[Method::Get, Method::Head, Method::Delete],
+            Self::Jobs => &[Method::Get, Method::Head, Method::Post],
+            Self::Stream(_) | Self::Job(_) => &[Method::Get, Method::Head, Method::Delete],
             _ => &[Method::Get, Method::Head],
         }
     }
@@ -85,8 +104,8 @@ impl Route {
     pub const fn allow(self) -> &'static str {
         match self {
             Self::Crawl | Self::CrawlStream | Self::Extract => "POST, OPTIONS",
-            Self::CrawlSse => "GET, HEAD, POST, OPTIONS",
-            Self::Stream(_) => "GET, HEAD, DELETE, OPTIONS",
+            Self::CrawlSse | Self::Jobs => "GET, HEAD, POST, OPTIONS",
+            Self::Stream(_) | Self::Job(_) => "GET, HEAD, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }

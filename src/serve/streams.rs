@@ -160,7 +160,7 @@ fn seen(stream: &Stream, seq: u64) -> u64 {
 }
 
 /// Where a client wants to go on: the parameter wins over the field.
-fn after(ask: &Ask, id: Ulid) -> Result<Option<u64>, ApiError> {
+pub(super) fn after(ask: &Ask, id: Ulid) -> Result<Option<u64>, ApiError> {
     ask.only_parameter("after")?;
     if let Some(text) = ask.parameter("after") {
         let expected = "the seq of the last event that you have";

@@ -58,6 +58,12 @@ impl Log {
         Self::with_events(VecDeque::with_capacity(events), bytes_max)
     }
 
+    /// As [`Log::new`], of a stream whose events before `first_seq` are elsewhere.
+    #[must_use]
+    pub fn starting_at(first_seq: u64, bytes_max: usize) -> Self {
+        Self { first_seq, ..Self::new(bytes_max) }
+    }
+
     const fn with_events(events: VecDeque<Event>, bytes_max: usize) -> Self {
         Self {
             events,

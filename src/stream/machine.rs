@@ -135,6 +135,8 @@ pub struct Machine {
     order_next: u32,
     ttfr: Option<Duration>,
     ending: Option<Ending>,
+    /// When it was ended, if it was.
+    ended_at: Instant,
     progress_due: Option<Instant>,
     output: VecDeque<Output>,
 }
@@ -156,6 +158,7 @@ impl Machine {
             order_next: 0,
             ttfr: None,
             ending: None,
+            ended_at: now,
             progress_due: (!plan.progress.is_zero()).then(|| now + plan.progress),
             output: VecDeque::new(),
             plan,
@@ -214,20 +217,15 @@ impl Machine {
         }
     }
 
-    /// Ends the stream early: what runs is aborted, what never ran gets its result at once.
+    /// Ends the stream early: what runs is aborted, what never ran gets its result as fast as
+    /// [`Machine::poll_output`] is asked for it.
     pub fn handle_end(&mut self, now: Instant, ending: Ending) {
         if self.ending.is_some() || matches!(self.state, State::Closing | State::Closed) {
             return;
         }
         self.ending = Some(ending);
+        self.ended_at = now;
         self.output.push_back(Output::Abort);
-        while self.dispatch_next < self.total() {
-            let index = self.dispatch_next;
-            self.dispatch_next += 1;
-            let url = self.url(index).clone();
-            let page = PageResult::failed(url, ending.error(Stage::Queue));
-            self.deliver(now, index, Page::Fetched(Box::new(page)));
-        }
         self.go(State::Closing);
         self.finish_when_done(now);
     }
@@ -261,7 +259,24 @@ impl Machine {
 
     /// What to write or do next.
     pub fn poll_output(&mut self) -> Option<Output> {
+        while self.output.is_empty()
+            && let Some(ending) = self.ending
+            && self.dispatch_next < self.total()
+        {
+            let index = self.dispatch_next;
+            self.dispatch_next += 1;
+            let url = self.url(index).clone();
+            let page = PageResult::failed(url, ending.error(Stage::Queue));
+            self.deliver(self.ended_at, index, Page::Fetched(Box::new(page)));
+            self.finish_when_done(self.ended_at);
+        }
         self.output.pop_front()
+    }
+
+    /// Whether everything is written that there will ever be.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.state == State::Closed && self.output.is_empty()
     }
 
     /// When to call [`Machine::handle_timeout`]; never once the stream is closed.

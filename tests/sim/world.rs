@@ -309,6 +309,7 @@ impl World {
                 &events::Metadata {
                     stream_id: "s",
                     total_urls: self.urls.len(),
+                    stream_type: "crawl",
                     request_id: "r",
                     at: UNIX_EPOCH,
                     resume_window_s: 0,

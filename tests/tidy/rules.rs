@@ -165,6 +165,11 @@ fn layers(path: &str, source: &Source) -> Vec<Finding> {
         if layer == "cluster" && above {
             found.push(finding(source.line(at), format!("layer cluster may not name {name}")));
         }
+        let below = known(layer) && layer != "serve"
+            || matches!(layer, "cluster" | "stream" | "crawl" | "observe" | "config");
+        if layer == "jobs" && name == "serve" || below && name == "jobs" {
+            found.push(finding(source.line(at), format!("layer {layer} may not name {name}")));
+        }
         if name == "demo" && !matches!(layer, "demo" | "main" | "cli") {
             found.push(finding(source.line(at), "only the command line names demo"));
         }
@@ -360,6 +365,10 @@ mod tests {
             "use crate::config::A;\n",
             "layer cluster may not name cache",
         );
+        let lower = "layer jobs may not name serve";
+        told_apart("src/jobs/a.rs", "use crate::serve::A;\n", "use crate::crawl::A;\n", lower);
+        let upper = "layer crawl may not name jobs";
+        told_apart("src/crawl/a.rs", "use crate::jobs::A;\n", "use crate::fetch::A;\n", upper);
         told_apart("src/serve/a.rs", "use crate::demo::A;\n", "a();\n", "only the command line");
     }
 

@@ -81,6 +81,7 @@ impl Socket {
             principal: Arc::clone(&self.principal),
             idempotency_key: None,
             endpoint: Endpoint::CrawlWs,
+            background: None,
             order: OrderName::Completion,
             resumable: true,
             request_id: self.node.request_id(self.request_id.as_deref().copied()),

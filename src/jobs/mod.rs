@@ -1,0 +1,124 @@
+//! Jobs: crawls in the background, thousands of URLs long, whose events are kept for whoever asks.
+//!
+//! Without Redis a job is a stream of this process ([`memory`]): the same machine, log and pages, bounded
+//! by its bytes instead of its readers. With Redis it lives there ([`shared`]): its URLs in a consumer
+//! group from which the cores of every node take, its events in a Redis Stream that every node reads.
+//! Who is told of its end, and how, is the same for both ([`webhook`], [`deliver`]).
+
+pub mod deliver;
+pub mod memory;
+pub mod request;
+pub mod shared;
+pub mod view;
+pub mod webhook;
+
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::crawl::node::Node;
+use crate::error::{ApiCode, ApiError};
+use crate::fetch::Fetcher;
+use crate::limits::JOBS_READ_MAX;
+use crate::stream::Totals;
+use crate::stream::place::Place;
+use memory::Shelf;
+use request::JobRequest;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use ulid::Ulid;
+use webhook::Policy;
+
+/// Bytes of a body up to which it is read on the loop.
+const READ_HERE_BYTES_MAX: usize = 16 * 1024;
+
+/// What all cores share of the jobs.
+pub struct Jobs {
+    config: Arc<Config>,
+    cluster: Cluster,
+    policy: Policy,
+    /// Event loops of this process.
+    cores: u32,
+    /// This process among the nodes.
+    node_id: Ulid,
+    totals: Arc<Totals>,
+    shelf: Mutex<Shelf>,
+    /// Jobs in memory whose turn it is.
+    running: AtomicU32,
+    reading: Arc<AtomicUsize>,
+    flying: Arc<AtomicUsize>,
+}
+
+impl Jobs {
+    /// No jobs yet.
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        cluster: Cluster,
+        totals: Arc<Totals>,
+        cores: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            policy: Policy::new(&config),
+            config,
+            cluster,
+            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            node_id: Ulid::generate(),
+            totals,
+            shelf: Mutex::default(),
+            running: AtomicU32::new(0),
+            reading: Arc::default(),
+            flying: Arc::default(),
+        })
+    }
+
+    /// Whether jobs live in Redis.
+    #[must_use]
+    pub const fn in_redis(&self) -> bool {
+        self.cluster.is_on()
+    }
+
+    /// For how long a job is kept after its end.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        Duration::from_secs(self.config.jobs_retention_s)
+    }
+
+    /// Reads and checks a body; a long one on a thread of its own.
+    ///
+    /// # Errors
+    /// As [`request::parse`], or `overloaded`.
+    pub async fn read(&self, mut body: Vec<u8>) -> Result<JobRequest, ApiError> {
+        if body.len() <= READ_HERE_BYTES_MAX {
+            return request::parse(&mut body, &self.config);
+        }
+        let busy = || {
+            let error = ApiError::new(ApiCode::Overloaded, "too many jobs are being read");
+            error.retry_after(Duration::from_secs(1))
+        };
+        let place = Place::take(&self.reading, JOBS_READ_MAX).ok_or_else(busy)?;
+        let config = Arc::clone(&self.config);
+        let (to, mut from) = uring::mailbox::channel(1);
+        let reader = std::thread::Builder::new().name("job".to_owned());
+        let reading = reader.spawn(move || {
+            // Whoever has stopped waiting gets no answer.
+            let _ = to.try_send(request::parse(&mut body, &config));
+            drop(place);
+        });
+        reading.map_err(|_| busy())?;
+        from.recv().await.unwrap_or_else(|| Err(busy()))
+    }
+
+    /// The work of a core beside its connections: ends with the core.
+    /// Webhooks are delivered where there is a fetcher for them: on one core.
+    pub fn start(self: &Arc<Self>, node: &Rc<Node>, hooks: Option<Rc<Fetcher>>) {
+        if self.in_redis() {
+            let worker = shared::worker::Worker::new(node, self);
+            drop(uring::spawn(worker.run()));
+        }
+        if let Some(hooks) = hooks {
+            let (jobs, node) = (Arc::clone(self), Rc::clone(node));
+            drop(uring::spawn(deliver::run(jobs, node, hooks)));
+        }
+    }
+}

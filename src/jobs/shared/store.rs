@@ -1,0 +1,473 @@
+//! What is said to Redis about jobs, on the control thread.
+
+use super::script;
+use crate::cluster::{Does, Link, Trouble};
+use crate::jobs::webhook::Webhook;
+use crate::limits::JOBS_LISTED_MAX;
+use crate::proto::text::Text;
+use crate::stream::idempotency::Fingerprint;
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, cmd, pipe};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use ulid::Ulid;
+
+/// The consumer group.
+const GROUP: &str = "w";
+/// URLs that are written at a time.
+const URLS_AT_ONCE: usize = 500;
+/// Jobs that one claim looks at.
+const JOBS_AT_ONCE: usize = 4;
+/// Seconds that a job's first keys live before all of them are there.
+const MAKING_S: u64 = 120;
+
+/// The fields of a hash.
+pub(super) type Fields = HashMap<String, Vec<u8>>;
+/// Entries of a stream; one that was deleted has no fields.
+type Entries = Vec<(String, Option<Fields>)>;
+
+/// The keys of one job.
+pub(super) struct Keys {
+    pub(super) meta: String,
+    events: String,
+    urls: String,
+    done: String,
+}
+
+impl Keys {
+    pub(super) fn of(link: &Link, id: Ulid) -> Self {
+        let key = |name| link.key(&format!("job:{{{id}}}:{name}"));
+        Self { meta: key("meta"), events: key("events"), urls: key("urls"), done: key("done") }
+    }
+}
+
+/// A job to be made.
+pub(super) struct New {
+    pub(super) id: Ulid,
+    pub(super) principal: Arc<str>,
+    /// What its `Idempotency-Key` is known by, and its request.
+    pub(super) idempotency: Option<(String, Fingerprint)>,
+    pub(super) urls: Arc<[Text]>,
+    pub(super) options: String,
+    pub(super) webhook: Option<Webhook>,
+    pub(super) metadata: Bytes,
+    pub(super) created_ms: u64,
+    pub(super) deadline_ms: u64,
+    pub(super) retention_s: u64,
+    pub(super) kept_max: usize,
+    pub(super) key_max: usize,
+}
+
+/// What became of it.
+pub(super) enum Made {
+    New,
+    Same(Ulid),
+    Conflict,
+    Full,
+    KeyFull,
+}
+
+/// URLs of one job that were claimed.
+pub(super) struct Batch {
+    pub(super) job: Ulid,
+    pub(super) meta: Fields,
+    /// Their claims, indexes and texts.
+    pub(super) urls: Vec<(String, u32, String)>,
+    pub(super) taken_over: usize,
+}
+
+/// What became of a URL.
+pub(super) struct Outcome {
+    pub(super) job: Ulid,
+    pub(super) index: u32,
+    pub(super) claim: String,
+    /// `ok`, `failed` or `cancelled`.
+    pub(super) class: &'static str,
+    pub(super) cached: bool,
+    pub(super) late: bool,
+    pub(super) result: Arc<[u8]>,
+}
+
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn text(fields: &Fields, name: &str) -> String {
+    fields.get(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+}
+
+pub(super) fn number(fields: &Fields, name: &str) -> u64 {
+    text(fields, name).parse().unwrap_or(0)
+}
+
+fn eval(script: &str, keys: &[&String]) -> Cmd {
+    let mut command = cmd("EVAL");
+    command.arg(script).arg(keys.len());
+    keys.iter().for_each(|key| {
+        command.arg(*key);
+    });
+    command
+}
+
+async fn write(link: &Link, command: &Cmd) -> Result<(), Trouble> {
+    link.ask::<redis::Value>(Does::Write, command).await.map(drop)
+}
+
+async fn write_all(link: &Link, commands: &Pipeline) -> Result<(), Trouble> {
+    link.ask_all::<redis::Value>(Does::Write, commands).await.map(drop)
+}
+
+/// Makes a job; it is worked on from the last step on, and its keys go by themselves where that was
+/// not reached.
+pub(super) async fn create(link: Link, new: New) -> Result<Made, Trouble> {
+    let (active, live) =
+        (link.key("jobs:active"), link.key(&format!("jobs:live:{}", new.principal)));
+    if let Some(made) = claim_key(&link, &new).await? {
+        return Ok(made);
+    }
+    let count = async |key: &String| link.ask::<usize>(Does::Read, cmd("SCARD").arg(key)).await;
+    if count(&active).await? >= new.kept_max {
+        forget_key(&link, &new).await;
+        return Ok(Made::Full);
+    }
+    if new.key_max > 0 && count(&live).await? >= new.key_max {
+        forget_key(&link, &new).await;
+        return Ok(Made::KeyFull);
+    }
+    let keys = Keys::of(&link, new.id);
+    write_meta(&link, &keys, &new).await?;
+    write_urls(&link, &keys, &new).await?;
+    let life = (new.deadline_ms.saturating_sub(new.created_ms)) / 1000 + new.retention_s + 3600;
+    let mut all = pipe();
+    for key in [&keys.meta, &keys.urls, &keys.events] {
+        all.cmd("EXPIRE").arg(key).arg(life);
+    }
+    all.cmd("HSET").arg(&keys.meta).arg("status").arg("queued");
+    write_all(&link, &all).await?;
+    let of = link.key(&format!("jobs:of:{}", new.principal));
+    let id = new.id.to_string();
+    write(&link, cmd("ZADD").arg(&of).arg(new.created_ms).arg(&id)).await?;
+    write(&link, cmd("EXPIRE").arg(&of).arg(life)).await?;
+    write(&link, cmd("SADD").arg(&live).arg(&id)).await?;
+    write(&link, cmd("EXPIRE").arg(&live).arg(life)).await?;
+    if let Some((key, _)) = &new.idempotency {
+        let key = link.key(&format!("jobs:key:{key}"));
+        write(&link, cmd("EXPIRE").arg(key).arg(life)).await?;
+    }
+    write(&link, cmd("SADD").arg(&active).arg(&id)).await?;
+    Ok(Made::New)
+}
+
+async fn claim_key(link: &Link, new: &New) -> Result<Option<Made>, Trouble> {
+    let Some((key, fingerprint)) = &new.idempotency else { return Ok(None) };
+    let key = link.key(&format!("jobs:key:{key}"));
+    let request: String = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut set = cmd("SET");
+    set.arg(&key).arg(format!("{request}:{}", new.id)).arg("NX").arg("GET").arg("EX").arg(MAKING_S);
+    let before: Option<String> = link.ask(Does::Write, &set).await?;
+    let Some(before) = before else { return Ok(None) };
+    let same = before.strip_prefix(&request).and_then(|rest| rest.strip_prefix(':'));
+    let same = same.and_then(|id| Ulid::from_string(id).ok());
+    Ok(Some(same.map_or(Made::Conflict, Made::Same)))
+}
+
+/// A key whose job was refused may be used again.
+async fn forget_key(link: &Link, new: &New) {
+    if let Some((key, _)) = &new.idempotency {
+        // At worst it goes by itself.
+        let _ = write(link, cmd("DEL").arg(link.key(&format!("jobs:key:{key}")))).await;
+    }
+}
+
+async fn write_meta(link: &Link, keys: &Keys, new: &New) -> Result<(), Trouble> {
+    let mut set = cmd("HSET");
+    set.arg(&keys.meta).arg("status").arg("creating").arg("principal").arg(&*new.principal);
+    set.arg("options").arg(&new.options);
+    for (name, value) in [
+        ("total", new.urls.len() as u64),
+        ("ok", 0),
+        ("failed", 0),
+        ("cancelled", 0),
+        ("cached", 0),
+        ("bytes", 0),
+        ("seq", 0),
+        ("created", new.created_ms),
+        ("deadline", new.deadline_ms),
+        ("retention", new.retention_s),
+    ] {
+        set.arg(name).arg(value);
+    }
+    if let Some(hook) = &new.webhook {
+        let events: Vec<_> = hook.events.iter().map(|event| event.as_str()).collect();
+        set.arg("hook").arg("pending").arg("hook_url").arg(&hook.url);
+        set.arg("hook_secret").arg(hook.secret.write()).arg("hook_events").arg(events.join(" "));
+    }
+    let mut all = pipe();
+    all.add_command(set).cmd("EXPIRE").arg(&keys.meta).arg(MAKING_S);
+    all.cmd("XADD").arg(&keys.events).arg("1-0").arg("t").arg("metadata");
+    all.arg("d").arg(&new.metadata[..]).cmd("EXPIRE").arg(&keys.events).arg(MAKING_S);
+    all.cmd("XGROUP").arg("CREATE").arg(&keys.urls).arg(GROUP).arg("0").arg("MKSTREAM");
+    all.cmd("EXPIRE").arg(&keys.urls).arg(MAKING_S);
+    write_all(link, &all).await
+}
+
+async fn write_urls(link: &Link, keys: &Keys, new: &New) -> Result<(), Trouble> {
+    for (part, urls) in new.urls.chunks(URLS_AT_ONCE).enumerate() {
+        let mut all = pipe();
+        for (at, url) in urls.iter().enumerate() {
+            let index = part * URLS_AT_ONCE + at;
+            all.cmd("XADD").arg(&keys.urls).arg("*").arg("i").arg(index).arg("u").arg(&**url);
+        }
+        write_all(link, &all).await?;
+    }
+    Ok(())
+}
+
+/// What is known of a job; empty where there is none.
+pub(super) async fn meta(link: &Link, id: Ulid) -> Result<Fields, Trouble> {
+    link.ask(Does::Read, cmd("HGETALL").arg(Keys::of(link, id).meta)).await
+}
+
+/// The principal's jobs before one, the newest first.
+pub(super) async fn list(
+    link: Link,
+    principal: Arc<str>,
+    before: Option<Ulid>,
+    most: usize,
+) -> Result<Vec<(Ulid, Fields)>, Trouble> {
+    let of = link.key(&format!("jobs:of:{principal}"));
+    let mut found = Vec::new();
+    let mut max = before.map_or_else(|| "+inf".to_owned(), |id| id.timestamp_ms().to_string());
+    loop {
+        let mut range = cmd("ZREVRANGEBYSCORE");
+        range.arg(&of).arg(&max).arg("-inf").arg("LIMIT").arg(0).arg(JOBS_LISTED_MAX + 1);
+        let ids: Vec<String> = link.ask(Does::Read, &range).await?;
+        let whole = ids.len() <= JOBS_LISTED_MAX;
+        let Some(last) = ids.last().cloned() else { return Ok(found) };
+        for id in ids.iter().filter_map(|id| Ulid::from_string(id).ok()) {
+            let listed = found.iter().any(|(other, _)| *other == id);
+            if listed || before.is_some_and(|before| id >= before) {
+                continue;
+            }
+            let meta = meta(&link, id).await?;
+            if meta.is_empty() {
+                write(&link, cmd("ZREM").arg(&of).arg(id.to_string())).await?;
+                continue;
+            }
+            found.push((id, meta));
+            if found.len() >= most {
+                return Ok(found);
+            }
+        }
+        if whole {
+            return Ok(found);
+        }
+        // Jobs of one millisecond may be on both sides of the cut; a whole page of them is not.
+        let last = Ulid::from_string(&last).map_or(0, |id| id.timestamp_ms());
+        let next = if max == last.to_string() { last.saturating_sub(1) } else { last };
+        max = next.to_string();
+    }
+}
+
+/// Claims URLs of some of the jobs that have any, those that nobody cares for any more first.
+pub(super) async fn claim(
+    link: Link,
+    consumer: Arc<str>,
+    most: usize,
+    takeover: Option<Duration>,
+    bytes_max: u64,
+) -> Result<Vec<Batch>, Trouble> {
+    let active = link.key("jobs:active");
+    let some: Vec<String> =
+        link.ask(Does::Read, cmd("SRANDMEMBER").arg(&active).arg(JOBS_AT_ONCE)).await?;
+    let mut batches = Vec::new();
+    let mut left = most;
+    for id in some.iter().filter_map(|id| Ulid::from_string(id).ok()) {
+        let meta = meta(&link, id).await?;
+        let status = text(&meta, "status");
+        if matches!(status.as_str(), "" | "completed" | "failed" | "cancelled") {
+            finish(&link, id, &meta).await?;
+            continue;
+        }
+        let over = status == "cancelling" || now_ms() >= number(&meta, "deadline");
+        if left == 0 || !over && number(&meta, "bytes") >= bytes_max {
+            continue;
+        }
+        let keys = Keys::of(&link, id);
+        let mut entries = match takeover {
+            Some(idle) => take_over(&link, &keys, &consumer, idle, left).await?,
+            None => Vec::new(),
+        };
+        let taken_over = entries.len();
+        if left > taken_over {
+            entries.extend(claim_new(&link, &keys, &consumer, left - taken_over).await?);
+        }
+        if status == "queued" && !entries.is_empty() {
+            write(&link, eval(script::START, &[&keys.meta]).arg(now_ms())).await?;
+        }
+        left = left.saturating_sub(entries.len());
+        let read = |(claim, fields): (String, Option<Fields>)| {
+            let fields = fields?;
+            let index = text(&fields, "i").parse().ok()?;
+            Some((claim, index, text(&fields, "u")))
+        };
+        let urls: Vec<_> = entries.into_iter().filter_map(read).collect();
+        if !urls.is_empty() {
+            batches.push(Batch { job: id, meta, urls, taken_over });
+        }
+    }
+    Ok(batches)
+}
+
+async fn take_over(
+    link: &Link,
+    keys: &Keys,
+    consumer: &str,
+    idle: Duration,
+    most: usize,
+) -> Result<Entries, Trouble> {
+    let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+    let mut command = cmd("XAUTOCLAIM");
+    command.arg(&keys.urls).arg(GROUP).arg(consumer).arg(idle).arg("0-0").arg("COUNT").arg(most);
+    let answer: Result<(String, Entries, Vec<String>), _> = link.ask(Does::Write, &command).await;
+    gone_is_empty(answer.map(|(_, entries, _)| entries))
+}
+
+async fn claim_new(
+    link: &Link,
+    keys: &Keys,
+    consumer: &str,
+    most: usize,
+) -> Result<Entries, Trouble> {
+    let mut command = cmd("XREADGROUP");
+    command.arg("GROUP").arg(GROUP).arg(consumer).arg("COUNT").arg(most);
+    command.arg("STREAMS").arg(&keys.urls).arg(">");
+    let answer: Result<Option<Vec<(String, Entries)>>, _> = link.ask(Does::Write, &command).await;
+    let entries = answer.map(|all| all.into_iter().flatten().flat_map(|(_, e)| e).collect());
+    gone_is_empty(entries)
+}
+
+/// A job that has ended in this moment has no URLs and no group.
+fn gone_is_empty(entries: Result<Entries, Trouble>) -> Result<Entries, Trouble> {
+    match entries {
+        Err(Trouble::Refused(code)) if code == "NOGROUP" => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// Says that claims are still worked on, and asks how their job stands; empty where it is gone.
+pub(super) async fn keep_claims(
+    link: Link,
+    id: Ulid,
+    consumer: Arc<str>,
+    claims: Vec<String>,
+) -> Result<String, Trouble> {
+    let keys = Keys::of(&link, id);
+    if !claims.is_empty() {
+        let mut command = cmd("XCLAIM");
+        command.arg(&keys.urls).arg(GROUP).arg(&*consumer).arg(0).arg(claims).arg("JUSTID");
+        match write(&link, &command).await {
+            Err(Trouble::Refused(code)) if code == "NOGROUP" => {}
+            other => other?,
+        }
+    }
+    let status: Option<String> =
+        link.ask(Does::Read, cmd("HGET").arg(&keys.meta).arg("status")).await?;
+    Ok(status.unwrap_or_default())
+}
+
+/// Writes what became of a URL; the job's status and `new`, `old` or `last`, or nothing.
+pub(super) async fn append(link: Link, outcome: Outcome) -> Result<Vec<String>, Trouble> {
+    let keys = Keys::of(&link, outcome.job);
+    let mut command = eval(script::APPEND, &[&keys.meta, &keys.events, &keys.urls, &keys.done]);
+    command.arg(outcome.index).arg(&outcome.claim).arg(outcome.class);
+    command.arg(u8::from(outcome.cached)).arg(&outcome.result[..]).arg(now_ms());
+    command.arg(u8::from(outcome.late));
+    let answer: Vec<String> = link.ask(Does::Write, &command).await?;
+    if answer.get(1).is_some_and(|word| word == "last") {
+        let meta = meta(&link, outcome.job).await.unwrap_or_default();
+        // Where this fails, whoever claims next finds a job that has ended.
+        let _ = finish(&link, outcome.job, &meta).await;
+    }
+    Ok(answer)
+}
+
+/// A job has ended, or is gone: nobody needs to look at it any more, but whoever delivers its webhook.
+async fn finish(link: &Link, id: Ulid, meta: &Fields) -> Result<(), Trouble> {
+    let event = format!("job.{}", text(meta, "status"));
+    if text(meta, "hook") == "pending" {
+        if text(meta, "hook_events").split(' ').any(|wanted| wanted == event) {
+            let hooks = link.key("jobs:hooks");
+            write(link, cmd("ZADD").arg(hooks).arg("NX").arg(now_ms()).arg(id.to_string())).await?;
+        } else {
+            note_hook(link, id, ("unwanted", 0, 0, "")).await?;
+        }
+    }
+    if let Some(principal) = meta.get("principal") {
+        let live = [&link.key("jobs:live:").into_bytes()[..], principal].concat();
+        write(link, cmd("SREM").arg(live).arg(id.to_string())).await?;
+    }
+    write(link, cmd("SREM").arg(link.key("jobs:active")).arg(id.to_string())).await
+}
+
+/// Ends a job early; its status, empty where there is none.
+pub(super) async fn cancel(link: Link, id: Ulid) -> Result<String, Trouble> {
+    let command = eval(script::CANCEL, &[&Keys::of(&link, id).meta]);
+    let status: Option<String> = link.ask(Does::Write, &command).await?;
+    Ok(status.unwrap_or_default())
+}
+
+/// The events from a seq on, as many as fit into an answer.
+pub(super) async fn events(
+    link: Link,
+    id: Ulid,
+    from: u64,
+    most: usize,
+) -> Result<Vec<(u64, Fields)>, Trouble> {
+    let mut command = cmd("XRANGE");
+    command.arg(Keys::of(&link, id).events).arg(format!("{}-0", from.saturating_add(1)));
+    command.arg("+").arg("COUNT").arg(most);
+    let entries: Entries = link.ask(Does::Read, &command).await?;
+    let read = |(id, fields): (String, Option<Fields>)| {
+        let number: u64 = id.strip_suffix("-0")?.parse().ok()?;
+        Some((number.checked_sub(1)?, fields?))
+    };
+    Ok(entries.into_iter().filter_map(read).collect())
+}
+
+/// Takes a webhook that is due; its job.
+pub(super) async fn take_hook(link: &Link, lease: Duration) -> Result<Option<Ulid>, Trouble> {
+    let now = now_ms();
+    let until = now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+    let mut command = eval(script::TAKE, &[&link.key("jobs:hooks")]);
+    let id: Option<String> = link.ask(Does::Write, command.arg(now).arg(until)).await?;
+    Ok(id.and_then(|id| Ulid::from_string(&id).ok()))
+}
+
+/// Notes how a delivery stands: state, attempts, status, error.
+pub(super) async fn note_hook(
+    link: &Link,
+    id: Ulid,
+    (state, attempts, status, error): (&str, u32, u16, &str),
+) -> Result<(), Trouble> {
+    let mut command = eval(script::NOTE, &[&Keys::of(link, id).meta]);
+    write(link, command.arg(state).arg(attempts).arg(status).arg(error)).await
+}
+
+/// Says when a delivery is to be tried again; never, without a time.
+pub(super) async fn set_hook(
+    link: &Link,
+    id: Ulid,
+    again: Option<Duration>,
+) -> Result<(), Trouble> {
+    let (hooks, id) = (link.key("jobs:hooks"), id.to_string());
+    match again {
+        Some(pause) => {
+            let due = now_ms() + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX / 2);
+            write(link, cmd("ZADD").arg(hooks).arg(due).arg(id)).await
+        }
+        None => write(link, cmd("ZREM").arg(hooks).arg(id)).await,
+    }
+}
