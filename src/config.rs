@@ -8,7 +8,7 @@ mod load;
 mod value;
 
 pub use load::{Problem, Source, Sources, load, table_markdown};
-pub use value::{Deflate, Names, Roots, Value};
+pub use value::{Deflate, Names, Roots, SearchProvider, Secret, Value};
 
 use crate::observe::logging::LogFormat;
 use crate::proto::forwarded::ForwardedField;
@@ -293,6 +293,25 @@ settings! {
     /// remote (the proxy does, and has to guard its own network).
     "egress.proxy_dns" egress_proxy_dns: Names = Names::Local;
 
+    /// Where deepsearch finds its hits: local (an index of the pages that this server has extracted),
+    /// searxng, serper, brave, or off.
+    "search.provider" search_provider: SearchProvider = SearchProvider::Local;
+    /// Address of the provider: needed for searxng, otherwise its public one. It may be in a private
+    /// network: this one host and port needs no egress.allow.
+    "search.url" search_url: String = String::new();
+    /// The provider's API key.
+    "search.key" search_key: Secret = Secret::default();
+    /// Milliseconds for one search.
+    "search.timeout_ms" search_timeout_ms: u64 = 10_000, 1..=60_000;
+    /// Queries a minute to a provider on the network, of the whole process; 0 for no limit.
+    "search.queries_per_min" search_queries_per_min: u32 = 0, 0..=1_000_000;
+    /// Bytes of the local index; 0: none is kept.
+    "search.index_bytes_max" search_index_bytes_max: u64 = 256 * 1024 * 1024, 0..=1_099_511_627_776u64;
+    /// Folder of the local index; in memory where none is named.
+    "search.index_dir" search_index_dir: Option<std::path::PathBuf> = None;
+    /// Whether a key finds pages that other keys have fetched.
+    "search.shared" search_shared: bool = false;
+
     /// Bytes of HTML handed to the extractor; the rest of a longer page is cut off.
     "extract.html_bytes_max" html_bytes_max: usize = 2 * 1024 * 1024, 1024..=crate::limits::HTML_BYTES_MAX;
     /// Bytes of a document handed to `POST /extract`.
@@ -324,6 +343,16 @@ impl Config {
         }
         if self.replay_bytes_max > self.stream_bytes_max {
             wrong.push("stream.replay_bytes_max <= stream.bytes_max".to_owned());
+        }
+        match self.search_provider {
+            SearchProvider::Searxng if self.search_url.is_empty() => {
+                wrong.push("search.provider = searxng needs search.url".to_owned());
+            }
+            SearchProvider::Serper | SearchProvider::Brave if self.search_key.is_empty() => {
+                let name = self.search_provider.as_str();
+                wrong.push(format!("search.provider = {name} needs search.key"));
+            }
+            _ => {}
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }

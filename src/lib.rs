@@ -31,6 +31,7 @@ pub mod config;
 pub mod cache;
 pub mod extract;
 pub mod fetch;
+pub mod search;
 
 pub mod stream;
 

@@ -15,6 +15,7 @@ use crate::fetch::tls::TlsRoots;
 use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
 use crate::observe::hist::{Epoch, Scope};
 use crate::observe::summary;
+use crate::search::Search;
 use crate::serve;
 use crate::serve::access::{Access, AccessError};
 use crate::stream::Totals;
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The settings of keys, certificates, proxies or origins make no sense, or would let anybody in.
     #[error("{0}")]
     Access(#[from] AccessError),
+    /// The search index can't be opened.
+    #[error("{0}")]
+    Search(String),
     /// The extractor's module can't be loaded.
     #[error("{0}")]
     Extractor(#[from] LoadError),
@@ -93,6 +97,7 @@ impl Server {
         let config = Arc::new(config);
         let fetch = fetch_config(&config)?;
         let access = Arc::new(Access::start(&config)?);
+        let search = Search::start(&config).map_err(StartError::Search)?;
         let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
@@ -101,6 +106,7 @@ impl Server {
             config: Arc::clone(&config),
             extractor: OnceLock::new(),
             pages: Pages::new(&config),
+            search,
             registry: Registry::default(),
             keys: Keys::default(),
             totals: Arc::new(Totals::default()),
@@ -253,6 +259,7 @@ impl Server {
                 tracing::error!("{error}");
             }
         }
+        self.shared.search.stop();
         self.control.stop();
     }
 }
@@ -333,6 +340,7 @@ pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigErro
         http2: config.http2,
         host_concurrency: config.host_concurrency,
         host_interval: millis(config.host_interval_ms),
+        service: Some(config.search_url.clone()),
         pool: PoolLimits {
             per_origin: config.pool_per_origin,
             total: config.pool_max,

@@ -117,6 +117,7 @@ fn request(url: &str) -> FetchRequest<'_> {
         headers: &[],
         known: None,
         robots: false,
+        post: None,
     }
 }
 

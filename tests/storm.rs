@@ -77,6 +77,7 @@ async fn fetch(fetcher: &Fetcher, case: &Case) -> (Expected, String, Duration) {
         headers: &[],
         known: None,
         robots: case.robots,
+        post: None,
     };
     let outcome = fetcher.fetch(&request).await;
     let took = started.elapsed();

@@ -1,5 +1,6 @@
 //! A running stream on the core that owns it: joins the machine, the log, the readers and the pages.
 
+use super::beyond::Beyond;
 use super::cached::Ask;
 use super::mesh::PageJob;
 use super::node::Node;
@@ -74,7 +75,9 @@ pub enum AddError {
 pub struct Live {
     /// What readers and other cores know of the stream.
     pub stream: Arc<Stream>,
-    machine: RefCell<Machine>,
+    pub(super) machine: RefCell<Machine>,
+    /// What it does beyond fetching its list.
+    pub(super) beyond: Option<Box<Beyond>>,
     options: Arc<Options>,
     /// How its pages are looked up.
     ask: Ask,
@@ -104,13 +107,15 @@ impl Live {
         attach: impl FnOnce(&Arc<Stream>) -> R,
     ) -> R {
         let now = Instant::now();
-        let CrawlRequest { urls, options } = request;
+        let CrawlRequest { urls, options, search } = request;
+        let beyond = Beyond::new(search);
         let plan = Plan {
             urls: Arc::clone(&urls),
             concurrency: options.concurrency,
             order: options.order.unwrap_or(terms.order).order(),
             deadline: Duration::from_millis(options.deadline_ms),
             progress: Duration::from_millis(options.progress_ms),
+            sources: u32::from(beyond.is_some()),
         };
         let shared = &node.shared;
         let window = if terms.resumable { options.resume_window_s } else { 0 };
@@ -128,6 +133,7 @@ impl Live {
         let live = Rc::new(Self {
             stream: Stream::new(birth, Arc::clone(&shared.totals)),
             machine: RefCell::new(Machine::new(plan, now)),
+            beyond,
             ask: Ask::new(&shared.pages, &options),
             options,
             request_id: terms.request_id,
@@ -144,6 +150,10 @@ impl Live {
         node.adopt(&live);
         live.machine.borrow_mut().handle_start(now);
         live.pump(node);
+        if live.beyond.is_some() {
+            let (searching, live) = (Rc::clone(node), Rc::clone(&live));
+            drop(uring::spawn(async move { live.search(&searching).await }));
+        }
         let (driver, driven) = (Rc::clone(node), Rc::clone(&live));
         drop(uring::spawn(async move { driven.keep_time(&driver).await }));
         node.observe.count(Counter::StreamsStarted);
@@ -216,6 +226,7 @@ impl Live {
             let Some(event) = self.write(node, machine, output) else {
                 self.stream.abort();
                 self.note_ending(machine.ending());
+                self.beyond.iter().for_each(|beyond| beyond.end());
                 node.abort_everywhere(self.stream.id());
                 continue;
             };
@@ -253,6 +264,11 @@ impl Live {
         {
             let Some(index) = machine.poll_dispatch() else { break };
             let url = machine.url(index).clone();
+            if self.beyond.as_ref().is_some_and(|beyond| beyond.lists_only()) {
+                let page = Box::new(PageResult::listed(url));
+                machine.handle_result(Instant::now(), index, page);
+                return true;
+            }
             let key = self.ask.key(&url);
             if let Some(stored) = self.ask.hit(node, key) {
                 machine.handle_cached(Instant::now(), index, stored);
@@ -280,6 +296,17 @@ impl Live {
         self.ending_since.set(Some(Instant::now()));
         let deadline = ending == Some(Ending::Deadline);
         self.note(if deadline { Mark::Deadline } else { Mark::Cancelled }, 0);
+    }
+
+    fn note_end(&self, node: &Node, seq: u64, ending: Option<Ending>) {
+        self.note(Mark::Ended, seq);
+        node.observe.count(Counter::StreamsEnded(match ending {
+            None => StreamEnd::Completed,
+            Some(Ending::Cancelled) => StreamEnd::Cancelled,
+            Some(Ending::Deadline) => StreamEnd::Deadline,
+            Some(Ending::Drained) => StreamEnd::Drained,
+            Some(Ending::Failed) => StreamEnd::Error,
+        }));
     }
 
     /// Nothing of the stream runs any more: how long did it take to get there?
@@ -378,7 +405,12 @@ impl Live {
             None if page.from_cache() => PageEnd::Cached,
             None => PageEnd::Approved,
         };
-        node.observe.count(Counter::Pages(end));
+        // Of a URL that was not fetched there is nothing to measure.
+        let listed =
+            matches!(&page, Page::Fetched(page) if page.status == 0 && page.error.is_none());
+        if !listed {
+            node.observe.count(Counter::Pages(end));
+        }
         match page {
             Page::Cached(stored) => {
                 let mut timings = Timings::default();
@@ -393,7 +425,9 @@ impl Live {
                     page.timings.add(Stage::EmitWait, ready.elapsed());
                 }
                 self.note_page(seq, index, &page);
-                node.observe.record_page(&page.timings);
+                if !listed {
+                    node.observe.record_page(&page.timings);
+                }
                 events::result(out, seq, index, &page, counts)
             }
         }
@@ -408,6 +442,7 @@ impl Live {
                     let facts = Metadata {
                         stream_id,
                         total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
+                        stream_type: if self.beyond.is_some() { "deepsearch" } else { "crawl" },
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
                         resume_window_s: self.stream.birth.resume_window.as_secs(),
@@ -418,7 +453,18 @@ impl Live {
                     events::metadata(out, &facts)
                 }
                 Output::Result { seq, index, page, counts } => {
-                    self.write_result(node, machine, out, (seq, index), page, &counts)
+                    let event = self.write_result(node, machine, out, (seq, index), page, &counts);
+                    match &self.beyond {
+                        Some(beyond) => beyond.complete(out, index, event),
+                        None => event,
+                    }
+                }
+                Output::Search { seq, found } => {
+                    self.beyond.as_ref()?.write_search(node, out, seq, found)
+                }
+                Output::Failure { seq, counts } => {
+                    self.note_end(node, seq, Some(Ending::Failed));
+                    self.beyond.as_ref()?.write_failure(out, seq, &counts)
                 }
                 Output::Progress => {
                     let (started, counts) = (self.started_at, machine.counts());
@@ -430,13 +476,7 @@ impl Live {
                     )
                 }
                 Output::Summary { seq, counts, total, ttfr, ending } => {
-                    self.note(Mark::Ended, seq);
-                    node.observe.count(Counter::StreamsEnded(match ending {
-                        None => StreamEnd::Completed,
-                        Some(Ending::Cancelled) => StreamEnd::Cancelled,
-                        Some(Ending::Deadline) => StreamEnd::Deadline,
-                        Some(Ending::Drained) => StreamEnd::Drained,
-                    }));
+                    self.note_end(node, seq, ending);
                     let millis =
                         |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                     let facts = Summary {

@@ -3,7 +3,9 @@
 //! A request becomes a [`live::Live`] stream on its core's [`node::Node`]; each URL becomes a page
 //! ([`page`]) on some core; letters between cores are [`mesh::Message`]s.
 
+mod beyond;
 pub mod cached;
+mod indexing;
 pub mod lane;
 pub mod live;
 pub mod mesh;

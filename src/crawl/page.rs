@@ -1,5 +1,6 @@
 //! One page's way: fetch, lane, result.
 
+use super::indexing;
 use super::mesh::{LaneJob, PageJob};
 use super::node::Node;
 use super::request::{Format, Options, Robots};
@@ -64,6 +65,7 @@ pub(super) async fn run(
         headers: &job.options.headers,
         known: known.filter(|entry| entry.can_be_vouched_for()).and_then(known_page),
         robots: job.options.robots == Robots::Respect,
+        post: None,
     };
     let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
         Either::Left(fetched) => fetched,
@@ -84,7 +86,9 @@ pub(super) async fn run(
                 let blank = PageResult::failed(job.url.clone(), ended(Stage::Body));
                 PageResult { timings, ready: Some(Instant::now()), ..blank }
             } else {
-                extract(node, job, fetched, timings, abort, until).await
+                let result = extract(node, job, fetched, timings, abort, until).await;
+                indexing::offer(node, job, &result, &answer);
+                result
             };
             Work { result, answer: Some(answer) }
         }

@@ -1,6 +1,8 @@
 //! What a client may ask for (API §2): JSON by `simd-json` and serde, every bound checked before the
 //! first byte of the answer.
 
+pub mod deepsearch;
+
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::fetch::field;
@@ -10,6 +12,7 @@ use crate::limits;
 use crate::proto::text::{Text, Texts};
 use crate::stream::Patience;
 use crate::stream::machine::Order;
+use deepsearch::Searched;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use simd_json::{Buffers, ErrorType};
@@ -32,10 +35,12 @@ const URL_BYTES_GUESS: usize = 96;
 /// A validated crawl.
 #[derive(Debug, Clone)]
 pub struct CrawlRequest {
-    /// What to fetch, at least one.
+    /// What to fetch; none where a search is to find them.
     pub urls: Arc<[Text]>,
     /// How.
     pub options: Arc<Options>,
+    /// The search that gives it its URLs, where it has none.
+    pub search: Option<Box<Searched>>,
 }
 
 /// How to crawl; every field within its bounds.
@@ -264,7 +269,7 @@ impl Body {
     pub fn check(self, config: &Config) -> Result<CrawlRequest, ApiError> {
         let urls = check_urls(self.urls, config)?;
         check_options(&self.options)?;
-        Ok(CrawlRequest { urls, options: Arc::new(self.options) })
+        Ok(CrawlRequest { urls, options: Arc::new(self.options), search: None })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::fetch::request::ForwardedBy;
 use crate::fetch::target::{Origin, Scheme, Target};
 use crate::fetch::tls::{TlsError, TlsStream};
 use crate::fetch::track::Track;
-use crate::fetch::{Fetcher, count};
+use crate::fetch::{Fetcher, Kind, count};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -84,12 +84,20 @@ impl Fetcher {
     pub(crate) async fn approved(
         &self,
         target: &Target,
+        kind: Kind,
         track: &Track<'_>,
     ) -> Result<Vec<CheckedAddr>, PageError> {
         track.enter(Stage::Dns);
         let (host, port) = (target.host(), target.origin().port);
         let egress = &self.shared.egress;
-        egress.check_name(host, port).map_err(|refusal| self.refuse(refusal))?;
+        let service = kind == Kind::Call && self.shared.service.as_ref() == Some(target.origin());
+        if !service {
+            egress.check_name(host, port).map_err(|refusal| self.refuse(refusal))?;
+        }
+        let check = |ip| match service {
+            true => egress.check_service(host, SocketAddr::new(ip, port)),
+            false => egress.check(host, SocketAddr::new(ip, port)),
+        };
         let blind = self.shared.proxy.as_ref().is_some_and(Proxy::resolves);
         let addresses: Rc<[IpAddr]> = match target.ip() {
             Some(ip) => Rc::from([ip]),
@@ -115,7 +123,7 @@ impl Fetcher {
         let mut refused = None;
         let mut approved = Vec::with_capacity(addresses.len());
         for &ip in addresses.iter() {
-            match egress.check(host, SocketAddr::new(ip, port)) {
+            match check(ip) {
                 Ok(addr) => approved.push(addr),
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }

@@ -198,6 +198,7 @@ impl Fetcher {
             headers: &[],
             known: None,
             robots: false,
+            post: None,
         };
         let body = match self.fetch_as(&request, Kind::Robots).await {
             Ok(fetched) => rules_of(fetched)?,

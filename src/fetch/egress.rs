@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 pub const DEFAULT_PORTS: [u16; 4] = [80, 443, 8080, 8443];
 
 /// An address that may be dialled: one that the guard has approved, or the operator's own proxy.
-/// Only [`Egress::check`] and [`CheckedAddr::of_proxy`] make one.
+/// Only [`Egress::check`], [`Egress::check_service`] and [`CheckedAddr::of_proxy`] make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CheckedAddr(SocketAddr);
 
@@ -150,6 +150,16 @@ impl Egress {
             return Err(Refusal::Port { host: host.to_owned(), port });
         }
         self.check_ip(host, ip, port)?;
+        Ok(CheckedAddr(addr))
+    }
+
+    /// Checks the address of a service that the operator has named, which is no client's choice: only
+    /// a `deny` rule is in its way.
+    ///
+    /// # Errors
+    /// The rule that denies it.
+    pub fn check_service(&self, host: &str, addr: SocketAddr) -> Result<CheckedAddr, Refusal> {
+        self.check_denied(host, addr.ip(), addr.port())?;
         Ok(CheckedAddr(addr))
     }
 

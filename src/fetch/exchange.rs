@@ -8,7 +8,7 @@ use crate::fetch::connect::{Connection, Opened, describe};
 use crate::fetch::egress::CheckedAddr;
 use crate::fetch::h2::{self, Link};
 use crate::fetch::redirect::{Next, Redirects};
-use crate::fetch::request::{self, RequestFields};
+use crate::fetch::request::{self, Sent};
 use crate::fetch::sniff::{ContentType, Gate};
 use crate::fetch::target::Target;
 use crate::fetch::tls::TlsError;
@@ -57,13 +57,14 @@ impl Fetcher {
         redirects: &mut Redirects,
         track: &Track<'_>,
     ) -> Result<Hop, PageError> {
-        let approved = self.approved(target, track).await?;
+        let approved = self.approved(target, kind, track).await?;
         let fields = request::fields(&self.shared.config, request, kind, target, redirects)?;
         let turn = match kind {
             Kind::Page => Some(Box::pin(self.courtesy(request, target, track)).await?),
-            Kind::Robots => None,
+            Kind::Robots | Kind::Call => None,
         };
-        let (head, source) = Box::pin(self.ask(target, &approved, &fields, track)).await?;
+        let sent = Sent { fields, post: request.post };
+        let (head, source) = Box::pin(self.ask(target, &approved, &sent, track)).await?;
         track.answered(head.status);
         if let Some(turn) = &turn {
             turn.handle_answer(head.status, head.retry_after.as_deref());
@@ -81,12 +82,12 @@ impl Fetcher {
         &self,
         target: &Target,
         approved: &[CheckedAddr],
-        fields: &RequestFields<'_>,
+        sent: &Sent<'_>,
         track: &Track<'_>,
     ) -> Result<(Head, Source), PageError> {
         let again = |broken: Broken| {
             // RFC 9110 §9.2.2, RFC 9112 §9.3.1: the origin may close an idle connection at any
-            // moment, and a GET may be repeated. The next connection is a fresh one.
+            // moment, and what we send may be repeated. The next connection is a fresh one.
             if !broken.silent {
                 return Err(broken.error);
             }
@@ -95,19 +96,19 @@ impl Fetcher {
         };
         if let Some(link) = self.links.checkout(target.origin(), approved) {
             count(&self.stats.reused, 1);
-            match self.ask_http2(&link, target, fields, track).await {
+            match self.ask_http2(&link, target, sent, track).await {
                 Ok(answer) => return Ok(answer),
                 Err(broken) => again(broken)?,
             }
         } else if let Some(conn) = self.checkout(target.origin(), approved) {
-            match self.ask_http1(conn, target, fields, track).await {
+            match self.ask_http1(conn, target, sent, track).await {
                 Ok(answer) => return Ok(answer),
                 Err(broken) => again(broken)?,
             }
         }
         match self.open(target, approved, track).await? {
-            Opened::Http1(conn) => self.ask_http1(conn, target, fields, track).await,
-            Opened::Http2(link) => self.ask_http2(&link, target, fields, track).await,
+            Opened::Http1(conn) => self.ask_http1(conn, target, sent, track).await,
+            Opened::Http2(link) => self.ask_http2(&link, target, sent, track).await,
         }
         .map_err(|broken| broken.error)
     }
@@ -116,11 +117,11 @@ impl Fetcher {
         &self,
         mut conn: Connection,
         target: &Target,
-        fields: &RequestFields<'_>,
+        sent: &Sent<'_>,
         track: &Track<'_>,
     ) -> Result<(Head, Source), Broken> {
         track.enter(Stage::Ttfb);
-        let bytes = request::http1(target, fields, conn.forwarded_by.as_ref())
+        let bytes = request::http1(target, sent, conn.forwarded_by.as_ref())
             .map_err(|error| Broken { silent: false, error })?;
         let (mut inbox, mut decoder) = (Vec::new(), ResponseDecoder::new(false));
         let read = read_head(&mut conn, &bytes, &mut inbox, &mut decoder, track);
@@ -143,12 +144,11 @@ impl Fetcher {
         &self,
         link: &Link,
         target: &Target,
-        fields: &RequestFields<'_>,
+        sent: &Sent<'_>,
         track: &Track<'_>,
     ) -> Result<(Head, Source), Broken> {
         track.enter(Stage::Ttfb);
-        let request =
-            h2::request(target, fields).map_err(|error| Broken { silent: false, error })?;
+        let request = h2::request(target, sent).map_err(|error| Broken { silent: false, error })?;
         match timeout(self.shared.config.ttfb_timeout, Box::pin(link.ask(request, track))).await {
             Ok(outcome) => {
                 let (status, headers, incoming) = outcome?;
@@ -183,7 +183,7 @@ impl Fetcher {
     ) -> Result<Hop, PageError> {
         let gate = match kind {
             Kind::Page => head.content_type.gate(),
-            Kind::Robots => Gate::Accept,
+            Kind::Robots | Kind::Call => Gate::Accept,
         };
         let success = (200..300).contains(&head.status);
         let empty = matches!(source, Source::Http1 { framing: Framing::None, .. });

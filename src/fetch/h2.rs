@@ -11,7 +11,7 @@ use crate::fetch::egress::CheckedAddr;
 use crate::fetch::exchange::{Broken, malformed};
 use crate::fetch::h2_io::TlsIo;
 use crate::fetch::pool::PoolLimits;
-use crate::fetch::request::RequestFields;
+use crate::fetch::request::Sent;
 use crate::fetch::target::{Origin, Target};
 use crate::fetch::tls::TlsStream;
 use crate::fetch::track::Track;
@@ -20,7 +20,7 @@ use crate::limits::{
     RESPONSE_FIELDS_MAX,
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::{HeaderMap, Request};
@@ -45,7 +45,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisLoop {
 /// One connection, as its exchanges see it.
 #[derive(Clone)]
 pub(crate) struct Link {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     addr: CheckedAddr,
     state: Rc<LinkState>,
 }
@@ -204,7 +204,7 @@ impl Link {
     /// Sends a request and waits for the response's head.
     pub(crate) async fn ask(
         &self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         track: &Track<'_>,
     ) -> Result<(u16, HeaderMap, Incoming), Broken> {
         let exchange = Exchange::new(&self.state);
@@ -229,16 +229,16 @@ impl Link {
 }
 
 /// The request of a hop.
-pub(crate) fn request(
-    target: &Target,
-    fields: &RequestFields<'_>,
-) -> Result<Request<Empty<Bytes>>, PageError> {
-    let mut request = Request::get(target.as_str());
-    for &(name, value) in fields {
+pub(crate) fn request(target: &Target, sent: &Sent<'_>) -> Result<Request<Full<Bytes>>, PageError> {
+    let mut request = match sent.post {
+        None => Request::get(target.as_str()),
+        Some(_) => Request::post(target.as_str()),
+    };
+    for &(name, value) in &sent.fields {
         request = request.header(name, value);
     }
     request
-        .body(Empty::new())
+        .body(sent.post.map_or_else(Full::default, |body| Full::new(Bytes::copy_from_slice(body))))
         .map_err(|_| malformed(Stage::Ttfb, "the request cannot be written for HTTP/2"))
 }
 

@@ -105,6 +105,9 @@ pub struct FetchConfig {
     /// Time between the starts of two requests to one host; its `Crawl-delay` where that is longer.
     /// Default: none.
     pub host_interval: Duration,
+    /// URL of a service that the operator has named: its host and port may be called
+    /// ([`Fetcher::call`]) wherever they lead to. Default: none.
+    pub service: Option<String>,
     /// Idle connections of one core. Default: 8 per origin, 256 in all, for 30 s.
     pub pool: PoolLimits,
 }
@@ -130,6 +133,7 @@ impl Default for FetchConfig {
             http2: true,
             host_concurrency: 64,
             host_interval: Duration::ZERO,
+            service: None,
             pool: PoolLimits { per_origin: 8, total: 256, idle: Duration::from_secs(30) },
         }
     }
@@ -152,6 +156,9 @@ pub enum FetchConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The service's URL.
+    #[error("search.url: {0}")]
+    Service(target::TargetError),
     /// The TLS library refuses the settings.
     #[error("TLS: {0}")]
     Tls(String),
@@ -167,6 +174,8 @@ pub struct FetchShared {
     egress: Egress,
     tls: Arc<rustls::ClientConfig>,
     proxy: Option<Proxy>,
+    /// Of the operator's service.
+    service: Option<target::Origin>,
     hosts: Hosts,
 }
 
@@ -186,8 +195,11 @@ impl FetchShared {
             field::check("accept-language", language)
                 .map_err(|error| FetchConfigError::Field("accept_language", error))?;
         }
+        let service = config.service.as_deref().filter(|url| !url.is_empty());
+        let service = service.map(Target::parse).transpose().map_err(FetchConfigError::Service)?;
+        let service = service.map(|target| target.origin().clone());
         let hosts = Hosts::new(config.host_concurrency);
-        Ok(Arc::new(Self { config, egress, tls, proxy, hosts }))
+        Ok(Arc::new(Self { config, egress, tls, proxy, service, hosts }))
     }
 
     /// Requests under way to all hosts, of all cores, and the hosts that they go to or wait for.
@@ -217,6 +229,9 @@ pub struct FetchRequest<'a> {
     pub known: Option<Known<'a>>,
     /// Whether robots.txt is asked first (RFC 9309): `robots_disallowed`, and its `Crawl-delay`.
     pub robots: bool,
+    /// JSON that is sent by `POST` instead of a `GET`. It must be of a kind that may be sent twice, as a
+    /// `GET` may (RFC 9110 §9.2.2).
+    pub post: Option<&'a [u8]>,
 }
 
 /// What is fetched.
@@ -226,6 +241,8 @@ pub(crate) enum Kind {
     Page,
     /// A robots.txt: of any type, without a turn of its own, and only its start if it is long.
     Robots,
+    /// A call of the operator's service: of any type, without a turn or a robots.txt.
+    Call,
 }
 
 /// A fetched page.
@@ -338,6 +355,16 @@ impl Fetcher {
     /// [`FetchFailure`]; an origin's 4xx or 5xx is none.
     pub async fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchFailure> {
         self.fetch_as(request, Kind::Page).await
+    }
+
+    /// Calls the operator's service. Its host and port may be in a network that pages are not fetched
+    /// from; `egress.deny` still holds. No redirect is followed, so that no credentials travel on.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`]; an answer of any type and status is none.
+    pub async fn call(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchFailure> {
+        let request = FetchRequest { redirects: 0, robots: false, known: None, ..*request };
+        self.fetch_as(&request, Kind::Call).await
     }
 
     async fn fetch_as(

@@ -5,7 +5,7 @@ use crate::fetch::decode::ACCEPT_ENCODING;
 use crate::fetch::redirect::Redirects;
 use crate::fetch::target::Target;
 use crate::fetch::{FetchConfig, FetchRequest, Kind, field};
-use crate::proto::h1::write_get;
+use crate::proto::h1::{write_get, write_post};
 
 /// How pages are asked for: HTML first, anything rather than a refusal.
 const ACCEPT_PAGE: &str =
@@ -13,8 +13,18 @@ const ACCEPT_PAGE: &str =
 /// How a robots.txt is asked for (RFC 9309 §2.3).
 const ACCEPT_ROBOTS: &str = "text/plain,*/*;q=0.1";
 
+/// How a service is called.
+const ACCEPT_CALL: &str = "application/json";
+
 /// The fields of a request, beside those that say where it goes.
 pub(crate) type RequestFields<'r> = Vec<(&'r str, &'r [u8])>;
+
+/// What a hop sends beside its target.
+pub(crate) struct Sent<'r> {
+    pub(crate) fields: RequestFields<'r>,
+    /// The body of a `POST`; none for a `GET`.
+    pub(crate) post: Option<&'r [u8]>,
+}
 
 /// The fields of a hop: our own, unless the client gave others of the same name, and the client's.
 pub(crate) fn fields<'r>(
@@ -33,18 +43,20 @@ pub(crate) fn fields<'r>(
     let accept = match kind {
         Kind::Page => ACCEPT_PAGE,
         Kind::Robots => ACCEPT_ROBOTS,
+        Kind::Call => ACCEPT_CALL,
     };
     let own = [
         Some(("User-Agent", user_agent)),
         Some(("Accept", accept)),
         language.map(|language| ("Accept-Language", language)),
         Some(("Accept-Encoding", ACCEPT_ENCODING)),
+        request.post.map(|_| ("Content-Type", "application/json")),
     ];
     let given = |name: &str| request.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
     let own = own.into_iter().flatten().filter(|(name, _)| !given(name));
     let conditions = match kind {
         Kind::Page => request.conditions(target),
-        Kind::Robots => [None, None],
+        Kind::Robots | Kind::Call => [None, None],
     };
     let theirs = request.headers.iter().filter(|(name, _)| redirects.may_send(name));
     Ok(own
@@ -58,10 +70,10 @@ pub(crate) fn fields<'r>(
 /// brings what lets us use the proxy.
 pub(crate) fn http1(
     target: &Target,
-    fields: &RequestFields<'_>,
+    sent: &Sent<'_>,
     forwarded: Option<&ForwardedBy>,
 ) -> Result<Vec<u8>, PageError> {
-    let mut all = fields.clone();
+    let mut all = sent.fields.clone();
     let request_target = match forwarded {
         None => target.path_and_query(),
         Some(ForwardedBy { authorization }) => {
@@ -72,8 +84,12 @@ pub(crate) fn http1(
         }
     };
     let mut bytes = Vec::with_capacity(512);
-    write_get(&mut bytes, request_target, &target.host_field(), &all)
-        .map_err(|_| unsendable("the request cannot be written"))?;
+    let host = target.host_field();
+    match sent.post {
+        None => write_get(&mut bytes, request_target, &host, &all),
+        Some(body) => write_post(&mut bytes, request_target, &host, &all, body),
+    }
+    .map_err(|_| unsendable("the request cannot be written"))?;
     Ok(bytes)
 }
 

@@ -35,6 +35,7 @@ fn scrape() -> Scrape {
         started: epoch.unix,
         build: vec![("version", "0.1.0".to_owned())],
         cache: Cached { entries: 3, bytes: 4096, evictions: 2 },
+        index: Some(Indexed { pages: 5, bytes: 8192, dropped: 1, evicted: 2 }),
         limits: vec![("connections_max", 1024)],
     }
 }

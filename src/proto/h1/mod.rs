@@ -37,7 +37,7 @@ pub use response::{Response, ResponseDecoder, ResponseError};
 pub use target::TargetForm;
 pub use write::{
     Answer, AnswerBody, BadField, CONTINUE, Sink, reason_phrase, write_chunk, write_get,
-    write_head, write_last_chunk,
+    write_head, write_last_chunk, write_post,
 };
 
 /// The two versions that are spoken here (RFC 9112 §2.3).

@@ -173,6 +173,36 @@ pub fn write_get(
     host: &str,
     fields: &[(&str, &[u8])],
 ) -> Result<(), BadField> {
+    put_request(sink, b"GET ", target, host, fields)?;
+    sink.put(b"\r\n");
+    Ok(())
+}
+
+/// Writes a `POST` with its body; as [`write_get`].
+///
+/// # Errors
+/// As [`write_get`].
+pub fn write_post(
+    sink: &mut impl Sink,
+    target: &str,
+    host: &str,
+    fields: &[(&str, &[u8])],
+    body: &[u8],
+) -> Result<(), BadField> {
+    put_request(sink, b"POST ", target, host, fields)?;
+    put_field(sink, "Content-Length", body.len().to_string().as_bytes());
+    sink.put(b"\r\n");
+    sink.put(body);
+    Ok(())
+}
+
+fn put_request(
+    sink: &mut impl Sink,
+    method: &[u8],
+    target: &str,
+    host: &str,
+    fields: &[(&str, &[u8])],
+) -> Result<(), BadField> {
     // RFC 9112 §3.2.1, and to a proxy §3.2.2: there, the host is the same one.
     let absolute = target.strip_prefix("http://").and_then(|rest| rest.strip_prefix(host));
     let target_ok = absolute.unwrap_or(target).starts_with('/')
@@ -183,14 +213,13 @@ pub fn write_get(
     {
         return Err(BadField);
     }
-    sink.put(b"GET ");
+    sink.put(method);
     sink.put(target.as_bytes());
     sink.put(b" HTTP/1.1\r\n");
     put_field(sink, "Host", host.as_bytes());
     for (name, value) in fields {
         put_field(sink, name, value);
     }
-    sink.put(b"\r\n");
     Ok(())
 }
 
@@ -347,6 +376,18 @@ mod tests {
             assert_eq!(write_get(&mut wire, "/", "a", &[(name, b"x")]), Err(BadField), "{name}");
         }
         assert!(wire.is_empty());
+    }
+
+    #[test]
+    fn a_post_is_written_with_its_length_and_guarded_alike() {
+        let mut wire = Vec::new();
+        let fields = [("Content-Type", b"application/json".as_slice())];
+        assert_eq!(write_post(&mut wire, "/a", "a.example", &fields, b"{}"), Ok(()));
+        let expected = "POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Type: application/json\r\n\
+                        Content-Length: 2\r\n\r\n{}";
+        assert_eq!(String::from_utf8_lossy(&wire), expected);
+        let twice = [("Content-Length", b"9".as_slice())];
+        assert_eq!(write_post(&mut Vec::new(), "/a", "a", &twice, b"{}"), Err(BadField));
     }
 
     #[test]

@@ -21,10 +21,8 @@ impl Socket {
     /// Obeys an op, or says why not.
     pub(super) async fn obey(&mut self, op: Op, now: Instant) {
         let done = match op {
-            Op::Crawl { id, request, credit } => self.crawl(id, request, credit, now),
-            Op::Deepsearch { id } => {
-                let error = ApiError::new(ApiCode::SearchUnavailable, "there is no search engine");
-                Err(Refused::state(Some(id), error.retry_after(Duration::from_secs(60))))
+            Op::Crawl { id, request, credit } | Op::Deepsearch { id, request, credit } => {
+                self.crawl(id, request, credit, now)
             }
             Op::Cancel { id } => self.cancel(&id),
             Op::Add { id, urls } => self.add(&id, &urls).await,
@@ -67,15 +65,22 @@ impl Socket {
         self.free_place(&id)?;
         self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
         let key = self.key.as_deref();
+        let limit = request.search.as_ref().map(|searched| searched.query.limit);
         let place = visit::begin_stream(key)
-            .and_then(|place| visit::take_urls(key, request.urls.len()).map(|()| place))
+            .and_then(|place| {
+                visit::take_urls(key, limit.unwrap_or(request.urls.len())).map(|()| place)
+            })
+            .and_then(|place| match limit {
+                Some(_) => Ok(self.node.shared.search.admit(now).map(|()| place)?),
+                None => Ok(place),
+            })
             .map_err(|error| Refused::state(Some(id.clone()), error))?;
         let terms = Terms {
             place: place.map(Arc::new),
             id: Ulid::generate(),
             principal: Arc::clone(&self.principal),
             idempotency_key: None,
-            endpoint: Endpoint::CrawlWs,
+            endpoint: if limit.is_some() { Endpoint::DeepsearchWs } else { Endpoint::CrawlWs },
             order: OrderName::Completion,
             resumable: true,
             request_id: self.node.request_id(self.request_id.as_deref().copied()),
