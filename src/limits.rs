@@ -118,6 +118,39 @@ pub const FETCH_HEADERS_MAX: usize = 32;
 /// Bytes of those fields together.
 pub const FETCH_HEADERS_BYTES_MAX: usize = 8 * 1024;
 
+/// Links between a page and the URLs of its request, upper bound of `options.follow.depth`.
+pub const FOLLOW_DEPTH_MAX: u8 = 20;
+/// Patterns of `options.follow.include` and of `exclude`, each.
+pub const FOLLOW_GLOBS_MAX: usize = 32;
+/// Bytes of one of them.
+pub const FOLLOW_GLOB_BYTES_MAX: usize = 256;
+/// Links of one page that are looked at.
+pub const FOLLOW_LINKS_MAX: usize = 2_000;
+/// Bytes of a URL that is followed.
+pub const FOLLOW_URL_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of its query.
+pub const FOLLOW_QUERY_BYTES_MAX: usize = 512;
+/// Segments of its path.
+pub const FOLLOW_SEGMENTS_MAX: usize = 16;
+/// How often a segment may stand in one path.
+pub const FOLLOW_SEGMENT_REPEATS_MAX: usize = 2;
+/// Queries that are followed for one path.
+pub const FOLLOW_QUERIES_PER_PATH_MAX: usize = 50;
+/// Pages of a host that was only met on the way, at least; above it a quarter of `max_pages`.
+pub const FOLLOW_HOST_PAGES_MIN: usize = 10;
+/// Hosts of one request whose sitemaps are read.
+pub const SITEMAP_HOSTS_MAX: usize = 8;
+/// Sitemap files of one host, indexes included.
+pub const SITEMAP_FILES_MAX: usize = 16;
+/// Bytes of one sitemap, decoded; of a longer one nothing is read.
+pub const SITEMAP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of a sitemap that are read between two turns of the loop.
+pub const SITEMAP_TURN_BYTES: u64 = 16 * 1024;
+/// Longest time for one sitemap.
+pub const SITEMAP_TIMEOUT: Duration = Duration::from_secs(15);
+/// `Sitemap` lines of one robots.txt that count.
+pub const ROBOTS_SITEMAPS_MAX: usize = 16;
+
 /// Bytes of a search query.
 pub const SEARCH_QUERY_BYTES_MAX: usize = 1024;
 /// Hits of one deepsearch, upper bound of its `limit`.

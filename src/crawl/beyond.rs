@@ -1,8 +1,11 @@
-//! What a stream does beyond fetching a list: the search that gives it its URLs.
+//! What a stream does beyond fetching a list: the search that gives it its URLs, and the links and
+//! sitemaps that give it more.
 
+use super::frontier::Frontier;
 use super::live::Live;
 use super::node::Node;
 use super::request::deepsearch::Searched;
+use super::request::follow::Follow;
 use crate::error::ApiCode;
 use crate::fetch::normal::normal;
 use crate::fetch::{FetchRequest, pacing};
@@ -23,21 +26,33 @@ use uring::Either;
 
 /// See the module. Plain crawls have none.
 pub(super) struct Beyond {
-    searched: Box<Searched>,
+    searched: Option<Box<Searched>>,
+    /// Which links are followed, where any are.
+    pub(super) frontier: Option<RefCell<Frontier>>,
+    sitemap: bool,
     /// Fields beside the results, by index.
     beside: RefCell<Vec<Bytes>>,
     /// From the question to the answer.
     took: Cell<Duration>,
     failure: RefCell<Option<SearchError>>,
     /// The stream is being ended.
-    ended: Notify,
+    pub(super) ended: Notify,
 }
 
 impl Beyond {
-    pub(super) fn new(search: Option<Box<Searched>>) -> Option<Box<Self>> {
-        let searched = search?;
+    pub(super) fn new(
+        searched: Option<Box<Searched>>,
+        follow: Option<&Follow>,
+        urls_max: usize,
+    ) -> Option<Box<Self>> {
+        if searched.is_none() && follow.is_none() {
+            return None;
+        }
+        let frontier = |follow: &Follow| Frontier::new(follow, follow.pages_max(urls_max));
         Some(Box::new(Self {
             searched,
+            frontier: follow.map(frontier).map(RefCell::new),
+            sitemap: follow.is_some_and(|follow| follow.sitemap),
             beside: RefCell::default(),
             took: Cell::default(),
             failure: RefCell::default(),
@@ -45,9 +60,30 @@ impl Beyond {
         }))
     }
 
+    /// Whether a search is to find the stream's URLs.
+    pub(super) const fn searches(&self) -> bool {
+        self.searched.is_some()
+    }
+
+    /// Whether something runs that may give the stream URLs, beside its pages.
+    pub(super) const fn has_sources(&self) -> bool {
+        self.searched.is_some() || self.sitemap
+    }
+
     /// Whether URLs get their results without being fetched.
     pub(super) fn lists_only(&self) -> bool {
-        !self.searched.include_content
+        self.searched.as_ref().is_some_and(|searched| !searched.include_content)
+    }
+
+    /// URLs that the client or a search has named, from this index on.
+    pub(super) fn start(&self, first: u32, urls: &[Text]) {
+        let Some(frontier) = &self.frontier else { return };
+        let mut frontier = frontier.borrow_mut();
+        for (index, url) in (first..).zip(urls) {
+            if let Ok(url) = normal(url) {
+                frontier.start(index, &url);
+            }
+        }
     }
 
     /// The stream is being ended: so is what runs here.
@@ -72,7 +108,7 @@ impl Beyond {
         found: usize,
     ) -> Event {
         let facts = SearchFacts {
-            query: &self.searched.query.text,
+            query: self.searched.as_ref().map_or("", |searched| &searched.query.text),
             urls_found: found,
             search_time_ms: u64::try_from(self.took.get().as_millis()).unwrap_or(u64::MAX),
             provider: node.shared.search.provider(),
@@ -96,7 +132,7 @@ impl Beyond {
     }
 
     /// Keeps a field for an index.
-    fn put_beside(&self, index: u32, field: Bytes) {
+    pub(super) fn put_beside(&self, index: u32, field: Bytes) {
         let mut beside = self.beside.borrow_mut();
         let at = index as usize;
         if beside.len() <= at {
@@ -107,12 +143,24 @@ impl Beyond {
 }
 
 impl Live {
-    /// Searches, and gives the stream its URLs or its error.
-    pub(super) async fn search(&self, node: &Rc<Node>) {
+    /// Gives the stream the URLs of its search and of sitemaps, or its error.
+    pub(super) async fn run_sources(&self, node: &Rc<Node>) {
         let Some(beyond) = &self.beyond else { return };
+        if let Some(searched) = &beyond.searched {
+            self.search(node, beyond, searched).await;
+            self.pump(node);
+        }
+        if beyond.sitemap && self.machine.borrow().ending().is_none() {
+            self.read_sitemaps(node, beyond).await;
+        }
+        self.machine.borrow_mut().handle_source_end(Instant::now());
+        self.pump(node);
+    }
+
+    async fn search(&self, node: &Rc<Node>, beyond: &Beyond, searched: &Searched) {
         let began = Instant::now();
         let owner = &self.stream.birth.principal;
-        let asking = Box::pin(ask(node, &beyond.searched.query, owner));
+        let asking = Box::pin(ask(node, &searched.query, owner));
         let outcome = match uring::select2(asking, beyond.ended.notified()).await {
             Either::Left(outcome) => outcome,
             Either::Right(()) => Err(SearchError::Cancelled),
@@ -130,14 +178,13 @@ impl Live {
                 self.machine.borrow_mut().handle_end(now, Ending::Failed);
             }
         }
-        self.machine.borrow_mut().handle_source_end(Instant::now());
-        self.pump(node);
     }
 
     fn take_hits(&self, beyond: &Beyond, hits: Vec<Hit>) {
         let merged = merge(hits);
         let urls: Vec<Text> = merged.iter().map(|(url, ..)| url.clone()).collect();
         let Some(first) = self.machine.borrow_mut().handle_found(&urls) else { return };
+        beyond.start(first, &urls);
         for (index, (_, rank, hit)) in (first..).zip(merged) {
             beyond.put_beside(index, events::hit_json(rank, &hit.title, &hit.snippet));
         }

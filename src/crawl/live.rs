@@ -78,7 +78,7 @@ pub struct Live {
     pub(super) machine: RefCell<Machine>,
     /// What it does beyond fetching its list.
     pub(super) beyond: Option<Box<Beyond>>,
-    options: Arc<Options>,
+    pub(super) options: Arc<Options>,
     /// How its pages are looked up.
     ask: Ask,
     request_id: RequestId,
@@ -108,14 +108,15 @@ impl Live {
     ) -> R {
         let now = Instant::now();
         let CrawlRequest { urls, options, search } = request;
-        let beyond = Beyond::new(search);
+        let urls_max = node.shared.config.urls_max;
+        let beyond = Beyond::new(search, options.follow.as_ref(), urls_max);
         let plan = Plan {
             urls: Arc::clone(&urls),
             concurrency: options.concurrency,
             order: options.order.unwrap_or(terms.order).order(),
             deadline: Duration::from_millis(options.deadline_ms),
             progress: Duration::from_millis(options.progress_ms),
-            sources: u32::from(beyond.is_some()),
+            sources: u32::from(beyond.as_ref().is_some_and(|beyond| beyond.has_sources())),
         };
         let shared = &node.shared;
         let window = if terms.resumable { options.resume_window_s } else { 0 };
@@ -147,12 +148,13 @@ impl Live {
             _place: terms.place,
         });
         let reader = attach(&live.stream);
+        live.beyond.iter().for_each(|beyond| beyond.start(0, &urls));
         node.adopt(&live);
         live.machine.borrow_mut().handle_start(now);
         live.pump(node);
-        if live.beyond.is_some() {
-            let (searching, live) = (Rc::clone(node), Rc::clone(&live));
-            drop(uring::spawn(async move { live.search(&searching).await }));
+        if live.beyond.as_ref().is_some_and(|beyond| beyond.has_sources()) {
+            let (asking, live) = (Rc::clone(node), Rc::clone(&live));
+            drop(uring::spawn(async move { live.run_sources(&asking).await }));
         }
         let (driver, driven) = (Rc::clone(node), Rc::clone(&live));
         drop(uring::spawn(async move { driven.keep_time(&driver).await }));
@@ -161,7 +163,17 @@ impl Live {
     }
 
     /// A page has come to its end.
-    pub(super) fn handle_result(&self, node: &Rc<Node>, index: u32, page: Box<PageResult>) {
+    pub(super) fn handle_result(
+        self: &Rc<Self>,
+        node: &Rc<Node>,
+        index: u32,
+        page: Box<PageResult>,
+    ) {
+        if self.follows() {
+            let (node, live) = (Rc::clone(node), Rc::clone(self));
+            drop(uring::spawn(async move { live.follow(&node, index, page).await }));
+            return;
+        }
         self.machine.borrow_mut().handle_result(Instant::now(), index, page);
         self.pump(node);
     }
@@ -177,6 +189,7 @@ impl Live {
             return Err(AddError::TooMany { total, max });
         }
         let first = self.machine.borrow_mut().handle_add(urls)?;
+        self.beyond.iter().for_each(|beyond| beyond.start(first, urls));
         self.pump(node);
         Ok((first, total))
     }
@@ -270,7 +283,9 @@ impl Live {
                 return true;
             }
             let key = self.ask.key(&url);
-            if let Some(stored) = self.ask.hit(node, key) {
+            // Of a page whose links are followed more is needed than its result.
+            let hit = if self.follows() { None } else { self.ask.hit(node, key) };
+            if let Some(stored) = hit {
                 machine.handle_cached(Instant::now(), index, stored);
                 return true;
             }
@@ -286,6 +301,14 @@ impl Live {
             });
         }
         false
+    }
+
+    fn follows(&self) -> bool {
+        self.beyond.as_ref().is_some_and(|beyond| beyond.frontier.is_some())
+    }
+
+    fn searches(&self) -> bool {
+        self.beyond.as_ref().is_some_and(|beyond| beyond.searches())
     }
 
     fn note(&self, mark: Mark, value: u64) {
@@ -442,7 +465,7 @@ impl Live {
                     let facts = Metadata {
                         stream_id,
                         total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
-                        stream_type: if self.beyond.is_some() { "deepsearch" } else { "crawl" },
+                        stream_type: if self.searches() { "deepsearch" } else { "crawl" },
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
                         resume_window_s: self.stream.birth.resume_window.as_secs(),

@@ -3,8 +3,11 @@
 //! A request becomes a [`live::Live`] stream on its core's [`node::Node`]; each URL becomes a page
 //! ([`page`]) on some core; letters between cores are [`mesh::Message`]s.
 
+mod about;
 mod beyond;
 pub mod cached;
+mod follow;
+mod frontier;
 mod indexing;
 pub mod lane;
 pub mod live;
@@ -14,4 +17,5 @@ pub mod page;
 pub mod query;
 pub mod report;
 pub mod request;
+mod sitemap;
 mod spare;

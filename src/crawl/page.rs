@@ -160,6 +160,7 @@ async fn extract(
         match reply.outcome {
             Ok(extracted) => {
                 let quality = extracted.quality_json().to_owned().into();
+                result.about = reply.about;
                 result.document = Some(Document { json: extracted.document(), quality });
                 result.error = None;
             }
@@ -181,8 +182,11 @@ pub fn lane_options(options: &Options) -> extract::Options {
         links: wants(Format::Links),
         metadata: wants(Format::Metadata),
     };
+    let links = options.follow.is_some();
     let options = extract::Options::new(options.extractor.as_str(), formats);
-    options.expect("the names of extractors are ours")
+    let mut options = options.expect("the names of extractors are ours");
+    options.about = extract::Wanted { robots: true, links };
+    options
 }
 
 /// A page's time can end in two ways: its own `timeout_ms`, or the stream's `deadline_ms`.

@@ -3,9 +3,11 @@
 //! A durable event is a gather list of three pieces, so that a document's bytes, which the guest
 //! serialized once, are shared by log, cache and every reader and never copied or parsed again.
 
+mod about;
 mod beyond;
 mod stored;
 
+pub use about::About;
 pub use beyond::{Failure, SearchFacts, discovered_json, error, hit_json, search};
 pub use stored::{CacheUse, Page, Stored, cached};
 
@@ -15,6 +17,7 @@ use super::timestamp::rfc3339_millis;
 use crate::error::{PageError, Stage};
 use crate::timings::Timings;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 /// What an event tells; its name is the JSON's `type` and SSE's `event:`.
@@ -129,6 +132,8 @@ pub struct PageResult {
     pub body_bytes: u64,
     /// The document, where there is one.
     pub document: Option<Document>,
+    /// What the page tells crawlers, where it tells something and was asked.
+    pub about: Option<Arc<About>>,
     /// Why there is none, where something failed.
     pub error: Option<PageError>,
     /// Hash over the URL and every option that changes the output; 0 where nothing was fetched.
@@ -150,6 +155,7 @@ impl PageResult {
             wire_bytes: 0,
             body_bytes: 0,
             document: None,
+            about: None,
             error: Some(error),
             cache_key: 0,
             ready: None,

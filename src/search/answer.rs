@@ -99,7 +99,10 @@ fn parse<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, SearchError> {
 /// A row that has a URL of the web.
 fn hit((url, title, snippet): Row) -> Option<Hit> {
     let url = url?;
-    let web = url.starts_with("http://") || url.starts_with("https://");
+    let starts = |scheme: &str| {
+        url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    let web = starts("http://") || starts("https://");
     (web && url.len() <= URL_BYTES_MAX).then(|| Hit {
         url,
         title: plain(&title.unwrap_or_default(), SEARCH_TITLE_BYTES_MAX),

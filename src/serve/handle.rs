@@ -190,14 +190,19 @@ fn is_search(ask: &Ask) -> bool {
 }
 
 /// Counts what the request asks for, and takes the places that it needs: what is known to fail before
-/// the answer begins fails here. A search counts as the URLs that it may find.
+/// the answer begins fails here. A search counts as the URLs that it may find, and links that are
+/// followed as those that may be.
 fn admit(conn: &mut Conn, request: &CrawlRequest) -> Result<Option<Arc<Place>>, ApiError> {
-    let Some(searched) = &request.search else {
-        return conn.begin_stream(request.urls.iter().map(|url| &**url));
+    let most = request.urls_max(&conn.node.shared.config);
+    let query = request.search.as_ref().map(|searched| searched.query.text.as_str());
+    let named = |at: usize| match query {
+        Some(query) => query,
+        None => &request.urls[at % request.urls.len()],
     };
-    let (query, limit) = (&searched.query.text, searched.query.limit);
-    let place = conn.begin_stream((0..limit).map(|_| query.as_str()))?;
-    conn.node.shared.search.admit(Instant::now())?;
+    let place = conn.begin_stream((0..most).map(named))?;
+    if query.is_some() {
+        conn.node.shared.search.admit(Instant::now())?;
+    }
     Ok(place)
 }
 

@@ -309,7 +309,8 @@ class Failures(unittest.TestCase):
         """The error of a search that begins and fails."""
         head, events = events_of(instance, {"query": "q"})
         self.assertEqual(head.status, 200, head)
-        self.assertEqual([event["type"] for event in events], ["metadata", "error"])
+        durable = [event["type"] for event in events if "seq" in event]
+        self.assertEqual(durable, ["metadata", "error"])
         self.assertEqual(invariants.broken(events, 0), [])
         error = events[-1]["error"]
         self.assertEqual((error["code"], error["status"], error["retryable"]), ("search_unavailable", 503, True))
@@ -376,6 +377,10 @@ class Failures(unittest.TestCase):
             refused = ask(instance, "POST", "/deepsearch", {"query": "q"})
             self.assertEqual((refused.status, refused.json()["error"]["code"]), (503, "search_unavailable"))
             self.assertTrue(refused.field("retry-after"))
+            with ws.Socket(instance) as socket:
+                socket.op("deepsearch", id="s", data={"query": "q"})
+                error = socket.next("s")["error"]
+                self.assertEqual((error["code"], error["status"]), ("search_unavailable", 503))
         for flags in (["--search-provider", "brave"], ["--search-provider", "searxng"],
                       ["--search-provider", "searxng", "--search-url", "ftp://a.test/"]):
             with self.assertRaises(RuntimeError):

@@ -77,6 +77,12 @@ impl DeepsearchBody {
             return wrong("locale", "a language, as en or pt-BR".to_owned());
         }
         check_options(&self.options)?;
+        if !self.include_content && self.options.follow.is_some() {
+            return wrong(
+                "options.follow",
+                "no links to follow without include_content".to_owned(),
+            );
+        }
         let query = Query {
             text: text.to_owned(),
             limit,

@@ -65,14 +65,15 @@ impl Socket {
         self.free_place(&id)?;
         self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
         let key = self.key.as_deref();
-        let limit = request.search.as_ref().map(|searched| searched.query.limit);
+        let (searches, most) =
+            (request.search.is_some(), request.urls_max(&self.node.shared.config));
         let place = visit::begin_stream(key)
+            .and_then(|place| visit::take_urls(key, most).map(|()| place))
             .and_then(|place| {
-                visit::take_urls(key, limit.unwrap_or(request.urls.len())).map(|()| place)
-            })
-            .and_then(|place| match limit {
-                Some(_) => Ok(self.node.shared.search.admit(now).map(|()| place)?),
-                None => Ok(place),
+                if searches {
+                    self.node.shared.search.admit(now)?;
+                }
+                Ok(place)
             })
             .map_err(|error| Refused::state(Some(id.clone()), error))?;
         let terms = Terms {
@@ -80,7 +81,7 @@ impl Socket {
             id: Ulid::generate(),
             principal: Arc::clone(&self.principal),
             idempotency_key: None,
-            endpoint: if limit.is_some() { Endpoint::DeepsearchWs } else { Endpoint::CrawlWs },
+            endpoint: if searches { Endpoint::DeepsearchWs } else { Endpoint::CrawlWs },
             order: OrderName::Completion,
             resumable: true,
             request_id: self.node.request_id(self.request_id.as_deref().copied()),
