@@ -4,6 +4,7 @@
 //! something that its bytes don't contradict; UTF-8 when all of it is valid UTF-8; detection. Never
 //! fails: what does not decode becomes U+FFFD.
 
+#[path = "charset/prescan.rs"] // named, so that the fuzzer can include this file by path
 mod prescan;
 
 use std::borrow::Cow;
@@ -128,9 +129,41 @@ fn top_level_domain(url: &str) -> Option<&str> {
     (!last.is_empty() && last.bytes().all(|b| b.is_ascii_lowercase())).then_some(last)
 }
 
+/// Entry for the fuzzer, and for a test over the same inputs: a label, a NUL, and a page. Whatever the
+/// bytes, the text is within the limit, and valid UTF-8 stays what it is.
+pub fn fuzz(data: &[u8]) {
+    let at = data.iter().position(|b| *b == 0).unwrap_or(0);
+    let (label, body) = (std::str::from_utf8(&data[..at]).ok(), &data[at..]);
+    for bytes_max in [0, 1, 7, body.len(), usize::MAX] {
+        let decoded = decode(body, label, "https://a.test/b", bytes_max);
+        assert!(decoded.html.len() <= bytes_max, "{} of {bytes_max}", decoded.html.len());
+        assert!(decoded.truncated || bytes_max >= body.len());
+    }
+    let whole = decode(body, None, "", usize::MAX);
+    if whole.encoding == "UTF-8" && Encoding::for_bom(body).is_none() {
+        assert_eq!(whole.html, String::from_utf8_lossy(body));
+    }
+    let declared = declared_in(body);
+    assert!(
+        declared.is_none_or(|encoding| Encoding::for_label(encoding.name().as_bytes()).is_some())
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes(label in "([a-z0-9-]{0,12}\0)?", mut body: Vec<u8>, meta in "<meta [a-z=\"; -]{0,40}charset=[a-z0-9-]{1,12}>") {
+            let mut page = label.into_bytes();
+            page.append(&mut body);
+            fuzz(&page);
+            page.extend_from_slice(meta.as_bytes());
+            fuzz(&page);
+        }
+    }
 
     const URL: &str = "https://example.com/";
 

@@ -9,6 +9,8 @@ import server
 from client import Connection, ask, request
 from server import LOADTEST, QUICK, Origin, Server, wait_until
 
+ALONE = True  # it loads both cores
+
 
 def say(*words):
     """Figures for whoever reads the log: shown also when the test passes."""

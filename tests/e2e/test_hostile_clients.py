@@ -19,6 +19,8 @@ import unittest
 import server
 from client import Connection, request
 
+ALONE = True  # it loads both cores
+
 SCALE = 20 if server.QUICK else 1
 FLOOD = 20_000 // SCALE
 IDLE = 10_000 // SCALE

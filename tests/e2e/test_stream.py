@@ -11,6 +11,8 @@ import invariants
 import server
 from client import Connection, ask, origin_json, request, results, stream
 
+ALONE = True  # good pages must be done in time beside hostile ones
+
 GOOD = "good"
 # An address that every guard must refuse, and one that nobody may be allowed (RFC 5737).
 PRIVATE = "http://10.0.0.1/"

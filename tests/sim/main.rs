@@ -1,8 +1,8 @@
-//! Whole lives of streams, driven by seeds: machine, log and readers on a virtual clock.
+//! Whole lives of streams, driven by seeds: machine, log, rings and readers on a virtual clock.
 //!
 //! One seed decides everything: how many URLs, in which order pages end and how, when readers read,
-//! stall, leave and come back, when somebody cancels. After every step the bounds are checked, at the
-//! end the promises of the API.
+//! stall, take parts of events, leave in the middle of one and come back, when somebody cancels. After
+//! every step the bounds are checked, at the end the promises of the API.
 //!
 //! - `SIM_SEEDS=100000` widens the sweep (default 10,000).
 //! - `SIM_SEED=1234` replays one seed and prints each step.

@@ -49,6 +49,9 @@ pub(crate) struct Seen {
     cached: u64,
     found: u64,
     failed: u64,
+    rings_grown: u64,
+    rings_shrunk: u64,
+    rings_full: u64,
 }
 
 impl Seen {
@@ -66,13 +69,18 @@ impl Seen {
         self.cached += run.cached;
         self.found += run.found;
         self.failed += run.failed;
+        self.rings_grown += run.rings_grown;
+        self.rings_shrunk += run.rings_shrunk;
+        self.rings_full += run.rings_full;
     }
 
     pub(crate) fn covers_everything(&self) -> bool {
         let all = [self.paused, self.gaps, self.reattached, self.cancelled, self.deadline];
         let ops = [self.acked, self.added, self.add_refused, self.starved, self.cached];
         let searches = [self.found, self.failed];
-        all.iter().chain(&ops).chain(&searches).all(|count| *count > 0) && self.completed > 0
+        let rings = [self.rings_grown, self.rings_shrunk, self.rings_full];
+        let rare = searches.iter().chain(&rings);
+        all.iter().chain(&ops).chain(rare).all(|count| *count > 0) && self.completed > 0
     }
 }
 
@@ -209,10 +217,15 @@ impl World {
 
     fn read(&mut self, all: bool) {
         let at = self.random.below(self.readers.len() as u64) as usize;
-        let most = if all { u64::MAX } else { self.random.below(4) };
+        let most = self.random.below(12);
+        let bytes = [0, 1, 100, 2_000, 20_000][self.random.below(5) as usize];
+        let took = Duration::from_millis(if self.random.chance(15) { 150 } else { 1 });
         for (index, reader) in self.readers.iter_mut().enumerate() {
-            if all || index == at {
-                self.seen.starved += u64::from(reader.read(&mut self.log, most));
+            if all {
+                reader.read_all(&mut self.log, self.now);
+            } else if index == at {
+                let offered = reader.read(&mut self.log, self.now, most, (bytes, took));
+                self.seen.starved += u64::from(offered);
             }
         }
     }
@@ -410,10 +423,14 @@ impl World {
             if !reader.attached() {
                 reader.attach(&mut self.log, 0);
             }
-            reader.read(&mut self.log, u64::MAX);
+            reader.read_all(&mut self.log, self.now);
             assert!(reader.finished, "a reader that reads comes to the end");
             assert_eq!(reader.last, Some(end));
+            reader.detach(&mut self.log);
             self.seen.gaps += reader.gaps;
+            self.seen.rings_grown += reader.grown;
+            self.seen.rings_shrunk += reader.shrunk;
+            self.seen.rings_full += reader.refused;
         }
     }
 

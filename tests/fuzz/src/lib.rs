@@ -6,6 +6,14 @@
 
 #[path = "../../../src/error.rs"]
 pub mod error;
+/// What of `extract` is without the sandbox.
+#[path = "."]
+pub mod extract {
+    #[path = "../../../src/extract/charset.rs"]
+    pub mod charset;
+    #[path = "../../../src/extract/json.rs"]
+    pub mod json;
+}
 /// What of `fetch` is without IO.
 #[path = "."]
 pub mod fetch {
