@@ -27,6 +27,8 @@ use uring::Either;
 const TURN: Duration = Duration::from_micros(100);
 /// Links between two looks at the clock.
 const LOOK_EVERY: usize = 16;
+/// URLs whose hosts are looked at for sitemaps.
+const FIRST_URLS_MAX: u32 = 100;
 /// What a gzip file begins with (RFC 1952 §2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -117,8 +119,8 @@ impl Live {
     fn first_hosts(&self) -> Vec<String> {
         let machine = self.machine.borrow();
         let mut seen = HashSet::new();
-        let urls =
-            (0..u32::try_from(machine.counts().total).unwrap_or(0)).map(|at| machine.url(at));
+        let count = u32::try_from(machine.counts().total).unwrap_or(0).min(FIRST_URLS_MAX);
+        let urls = (0..count).map(|at| machine.url(at));
         let targets = urls.filter_map(|url| Target::parse(url).ok());
         let firsts = targets.filter(|target| seen.insert(target.origin().clone()));
         firsts.take(SITEMAP_HOSTS_MAX).map(|target| target.as_str().to_owned()).collect()
