@@ -32,20 +32,22 @@ fn ask_for(local: &Local, query: Query, owner: Option<&str>) -> Result<Vec<Hit>,
     }
 }
 
+/// Waits until all that was offered can be found. Jobs are taken in order by one thread: when the
+/// second commit has been taken, the first is done.
 fn settle(local: &Local) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        local.tick();
-        let queued = local.shared.queued_bytes.load(Ordering::Relaxed) > 0;
-        let dirty = local.shared.dirty.load(Ordering::Relaxed);
-        if !queued && !dirty && local.pages.stats().queued == 0 {
-            break;
-        }
+    let wait = || {
         assert!(Instant::now() < deadline, "the index does not settle");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    for _ in 0..2 {
+        while local.pages.try_submit(Job::Commit).is_err() {
+            wait();
+        }
     }
-    // The job that was taken last may still run: a question behind it is no proof, a second look is.
-    std::thread::sleep(Duration::from_millis(50));
+    while local.pages.stats().queued > 0 {
+        wait();
+    }
 }
 
 fn urls(hits: &[Hit]) -> Vec<&str> {
