@@ -8,7 +8,7 @@ mod load;
 mod value;
 
 pub use load::{Problem, Source, Sources, load, table_markdown};
-pub use value::{Deflate, Names, Roots, Secret, Value};
+pub use value::{Deflate, Names, Roots, SearchProvider, Secret, SecretUrl, Value};
 
 use crate::observe::logging::LogFormat;
 use crate::proto::forwarded::ForwardedField;
@@ -315,7 +315,7 @@ settings! {
 
     /// The Redis that nodes share: `redis://[user:password@]host:port/db`, `rediss://`, `unix://`,
     /// `redis+sentinel://host:port,…/name`, `redis+cluster://host:port,…`. Without it nothing is shared.
-    "redis.url" redis_url: Secret = Secret::default();
+    "redis.url" redis_url: SecretUrl = SecretUrl::default();
     /// PEM file with the authorities that `rediss://` trusts; without it the system's.
     "redis.ca" redis_ca: Option<std::path::PathBuf> = None;
     /// What all keys begin with; nodes with the same prefix share everything.
@@ -344,6 +344,25 @@ settings! {
     /// Who resolves names where there is a proxy: local (the address guard sees every address) or
     /// remote (the proxy does, and has to guard its own network).
     "egress.proxy_dns" egress_proxy_dns: Names = Names::Local;
+
+    /// Where deepsearch finds its hits: local (an index of the pages that this server has extracted),
+    /// searxng, serper, brave, or off.
+    "search.provider" search_provider: SearchProvider = SearchProvider::Local;
+    /// Address of the provider: needed for searxng, otherwise its public one. It may be in a private
+    /// network: this one host and port needs no egress.allow.
+    "search.url" search_url: String = String::new();
+    /// The provider's API key.
+    "search.key" search_key: Secret = Secret::default();
+    /// Milliseconds for one search.
+    "search.timeout_ms" search_timeout_ms: u64 = 10_000, 1..=60_000;
+    /// Queries a minute to a provider on the network, of the whole process; 0 for no limit.
+    "search.queries_per_min" search_queries_per_min: u32 = 0, 0..=1_000_000;
+    /// Bytes of the local index; 0: none is kept.
+    "search.index_bytes_max" search_index_bytes_max: u64 = 256 * 1024 * 1024, 0..=1_099_511_627_776u64;
+    /// Folder of the local index; in memory where none is named.
+    "search.index_dir" search_index_dir: Option<std::path::PathBuf> = None;
+    /// Whether a key finds pages that other keys have fetched.
+    "search.shared" search_shared: bool = false;
 
     /// Bytes of HTML handed to the extractor; the rest of a longer page is cut off.
     "extract.html_bytes_max" html_bytes_max: usize = 2 * 1024 * 1024, 1024..=crate::limits::HTML_BYTES_MAX;
@@ -376,6 +395,16 @@ impl Config {
         }
         if self.replay_bytes_max > self.stream_bytes_max {
             wrong.push("stream.replay_bytes_max <= stream.bytes_max".to_owned());
+        }
+        match self.search_provider {
+            SearchProvider::Searxng if self.search_url.is_empty() => {
+                wrong.push("search.provider = searxng needs search.url".to_owned());
+            }
+            SearchProvider::Serper | SearchProvider::Brave if self.search_key.is_empty() => {
+                let name = self.search_provider.as_str();
+                wrong.push(format!("search.provider = {name} needs search.key"));
+            }
+            _ => {}
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }

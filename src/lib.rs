@@ -33,6 +33,7 @@ pub mod cluster;
 pub mod cache;
 pub mod extract;
 pub mod fetch;
+pub mod search;
 
 pub mod stream;
 

@@ -134,6 +134,66 @@ pub const FETCH_HEADERS_MAX: usize = 32;
 /// Bytes of those fields together.
 pub const FETCH_HEADERS_BYTES_MAX: usize = 8 * 1024;
 
+/// Links between a page and the URLs of its request, upper bound of `options.follow.depth`.
+pub const FOLLOW_DEPTH_MAX: u8 = 20;
+/// Patterns of `options.follow.include` and of `exclude`, each.
+pub const FOLLOW_GLOBS_MAX: usize = 32;
+/// Bytes of one of them.
+pub const FOLLOW_GLOB_BYTES_MAX: usize = 256;
+/// Links of one page that are looked at.
+pub const FOLLOW_LINKS_MAX: usize = 2_000;
+/// Bytes of a URL that is followed.
+pub const FOLLOW_URL_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of its query.
+pub const FOLLOW_QUERY_BYTES_MAX: usize = 512;
+/// Segments of its path.
+pub const FOLLOW_SEGMENTS_MAX: usize = 16;
+/// How often a segment may stand in one path.
+pub const FOLLOW_SEGMENT_REPEATS_MAX: usize = 2;
+/// Queries that are followed for one path.
+pub const FOLLOW_QUERIES_PER_PATH_MAX: usize = 50;
+/// Pages of a host that was only met on the way, at least; above it a quarter of `max_pages`.
+pub const FOLLOW_HOST_PAGES_MIN: usize = 10;
+/// Hosts of one request whose sitemaps are read.
+pub const SITEMAP_HOSTS_MAX: usize = 8;
+/// Sitemap files of one host, indexes included.
+pub const SITEMAP_FILES_MAX: usize = 16;
+/// Bytes of one sitemap, decoded; of a longer one nothing is read.
+pub const SITEMAP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of a sitemap that are read between two turns of the loop.
+pub const SITEMAP_TURN_BYTES: u64 = 16 * 1024;
+/// Longest time for one sitemap.
+pub const SITEMAP_TIMEOUT: Duration = Duration::from_secs(15);
+/// `Sitemap` lines of one robots.txt that count.
+pub const ROBOTS_SITEMAPS_MAX: usize = 16;
+
+/// Bytes of a search query.
+pub const SEARCH_QUERY_BYTES_MAX: usize = 1024;
+/// Hits of one deepsearch, upper bound of its `limit`.
+pub const SEARCH_HITS_MAX: usize = 100;
+/// Different words of a query that count.
+pub const SEARCH_TERMS_MAX: usize = 16;
+/// Bytes of a search provider's answer, decoded.
+pub const SEARCH_ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of a hit's title.
+pub const SEARCH_TITLE_BYTES_MAX: usize = 300;
+/// Bytes of a hit's snippet.
+pub const SEARCH_SNIPPET_BYTES_MAX: usize = 300;
+/// Pages that may wait for the local index, and their bytes; more are dropped and counted.
+pub const INDEX_QUEUE_MAX: usize = 1024;
+/// See [`INDEX_QUEUE_MAX`].
+pub const INDEX_QUEUE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Questions that may wait for the local index; above it `search_unavailable`.
+pub const INDEX_QUESTIONS_MAX: usize = 256;
+/// Bytes of a document's JSON; a larger one is not indexed.
+pub const INDEX_DOCUMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of a page's text that are searched.
+pub const INDEX_TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a page's text that snippets are cut from.
+pub const INDEX_SHOWN_BYTES_MAX: usize = 8 * 1024;
+/// Pages after which the local index is committed without waiting for its time.
+pub const INDEX_COMMIT_PAGES: usize = 512;
+
 /// Bytes of linear memory that one guest instance may have.
 pub const GUEST_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of HTML that a guest is given, upper bound of `extract.html_bytes_max`.
@@ -210,6 +270,9 @@ const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a request line fits in a head");
     assert!(REQUEST_HEAD_BYTES_MAX <= PIPELINE_BYTES_MAX, "a whole head fits behind a request");
     assert!(URL_BYTES_MAX <= RESPONSE_HEAD_BYTES_MAX, "a Location fits in a response head");
+    assert!(INDEX_SHOWN_BYTES_MAX <= INDEX_TEXT_BYTES_MAX, "what is shown is searched");
+    assert!(INDEX_DOCUMENT_BYTES_MAX <= INDEX_QUEUE_BYTES_MAX, "every page that is taken fits");
+    assert!(SEARCH_HITS_MAX <= URLS_PER_STREAM_MAX, "every hit can be crawled");
     assert!(ROBOTS_BYTES_MAX as u64 <= BODY_BYTES_MAX, "a robots.txt can be fetched");
     assert!(H2_STREAM_WINDOW_BYTES <= H2_CONNECTION_WINDOW_BYTES, "one response alone has room");
     assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");

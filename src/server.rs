@@ -17,6 +17,7 @@ use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
 use crate::jobs::Jobs;
 use crate::observe::hist::{Epoch, Scope};
 use crate::observe::summary;
+use crate::search::Search;
 use crate::serve;
 use crate::serve::access::{Access, AccessError};
 use crate::stream::Totals;
@@ -66,6 +67,9 @@ pub enum StartError {
     /// The settings of Redis make no sense.
     #[error("{0}")]
     Redis(String),
+    /// The search index can't be opened.
+    #[error("{0}")]
+    Search(String),
     /// The extractor's module can't be loaded.
     #[error("{0}")]
     Extractor(#[from] LoadError),
@@ -99,6 +103,7 @@ impl Server {
         let config = Arc::new(config);
         let fetch = fetch_config(&config)?;
         let access = Arc::new(Access::start(&config)?);
+        let search = Search::start(&config).map_err(StartError::Search)?;
         let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
@@ -110,6 +115,7 @@ impl Server {
             extractor: OnceLock::new(),
             cluster,
             pages: Pages::new(&config),
+            search,
             registry: Registry::default(),
             keys: Keys::default(),
             totals: Arc::new(Totals::default()),
@@ -273,6 +279,7 @@ impl Server {
                 tracing::error!("{error}");
             }
         }
+        self.shared.search.stop();
         self.control.stop();
     }
 }
@@ -353,6 +360,7 @@ pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigErro
         http2: config.http2,
         host_concurrency: config.host_concurrency,
         host_interval: millis(config.host_interval_ms),
+        service: Some(config.search_url.clone()),
         pool: PoolLimits {
             per_origin: config.pool_per_origin,
             total: config.pool_max,

@@ -14,6 +14,7 @@ mod micro;
 mod pages;
 mod process;
 mod ratio;
+mod search;
 mod server;
 mod smoke;
 mod usage;
@@ -30,7 +31,7 @@ type Outcome = Result<bool, Failure>;
 /// Name, what it measures, what runs it.
 type Bench = (&'static str, &'static str, fn(&[String]) -> Outcome);
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     ("compare", "ratios beside axum and a bare echo, server and peers as processes", compare::run),
     ("budgets", "one line per budget, with limit, figure and verdict", budgets::run),
     ("idle", "memory of idle connections, and what it is made of", idle::run),
@@ -51,6 +52,11 @@ const BENCHES: [Bench; 10] = [
         allocations::run,
     ),
     ("memory", "resident memory after 20,000 pages against 5,000 [--pages N]", memory::run),
+    (
+        "local-search",
+        "memory and time per query over 20,000 indexed pages [--pages N] [--queries N]",
+        search::run,
+    ),
     ("smoke", "every benchmark once, with inputs so small that only its checks count", smoke::run),
     ("counted", "what `instructions` runs under valgrind", micro::counted),
 ];

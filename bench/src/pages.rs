@@ -8,10 +8,10 @@ const WORDS: &str = "water weir mill river spring stone wheel turbine level gate
                      opens closes carries turns holds rises falls measured quiet heavy old new slow";
 
 /// A small generator of numbers (splitmix64); the pages need variety, not chance.
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -2,13 +2,14 @@
 
 use std::process::Command;
 
-use crate::{Outcome, allocations, compare, idle, memory, micro, process};
+use crate::{Outcome, allocations, compare, idle, memory, micro, process, search};
 
 /// Runs all; a budget that is missed on tiny inputs is no failure, a check that fails is.
 pub(crate) fn run(_: &[String]) -> Outcome {
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let _ = allocations::run(&words("--requests 200"))?;
     let _ = memory::run(&words("--pages 80"))?;
+    let _ = search::run(&words("--pages 200 --queries 20"))?;
     let _ = micro::run(&words("--batch-ms 0"))?;
     if Command::new("valgrind").arg("--version").output().is_ok() {
         let _ = micro::instructions(&words("--only h1"))?;

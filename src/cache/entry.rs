@@ -110,6 +110,7 @@ impl Entry {
             + text(self.page.final_url.as_ref())
             + text(self.validators.etag.as_ref())
             + text(self.validators.last_modified.as_ref())
+            + self.page.about.as_ref().map_or(0, |about| about.bytes())
             + self.page.error.as_ref().map_or(0, |error| error.message.len())
     }
 }

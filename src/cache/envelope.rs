@@ -10,11 +10,14 @@ use super::entry::{Entry, Validators};
 use super::freshness::Freshness;
 use super::key::Key;
 use crate::error::{PageCode, PageError, Stage};
-use crate::proto::events::{CacheUse, Document, PageResult};
+use crate::limits::URL_BYTES_MAX;
+use crate::proto::events::{About, CacheUse, Document, PageResult};
+use crate::proto::text::Text;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const MAGIC: &[u8; 4] = b"FBP1";
+const MAGIC: &[u8; 4] = b"FBP2";
 /// Flag: the body is compressed.
 const ZSTD: u8 = 1;
 const HEAD_BYTES: usize = 4 + 1 + 16 + 4 + HASH_BYTES;
@@ -137,6 +140,13 @@ fn body(entry: &Entry, now: Now) -> Vec<u8> {
         out.bytes(&document.quality);
         out.bytes(&document.json);
     }
+    out.0.push(u8::from(page.about.is_some()));
+    if let Some(about) = &page.about {
+        out.0.extend([u8::from(about.noindex), u8::from(about.nofollow)]);
+        out.optional(about.canonical.as_deref());
+        out.u64(about.links.len() as u64);
+        about.links.iter().for_each(|link| out.bytes(link.as_bytes()));
+    }
     out.0
 }
 
@@ -154,6 +164,7 @@ fn entry(body: &Bytes, key: Key, ttls: &Ttls, check: Check, now: Now) -> Option<
     let freshness = Freshness { never, lifetime, age: from.duration()? };
     let error = if from.flag()? { Some(from.error()?) } else { None };
     let document = if from.flag()? { Some(from.document(body, check)?) } else { None };
+    let about = if from.flag()? { Some(Arc::new(from.about()?)) } else { None };
     if !from.0.is_empty() || document.is_some() == error.is_some() {
         return None;
     }
@@ -176,6 +187,7 @@ fn entry(body: &Bytes, key: Key, ttls: &Ttls, check: Check, now: Now) -> Option<
         document,
         error,
         cache_key: key.number(),
+        about,
         ready: None,
     };
     Some(Entry::new(&page, validators, freshness, ttl, since))
@@ -267,6 +279,24 @@ impl<'a> Reader<'a> {
         Some(PageError::new(code, stage, self.text()?))
     }
 
+    /// A URL as the extractor writes them: no more than printable ASCII.
+    fn url(&mut self) -> Option<&'a str> {
+        let fits = |url: &&str| {
+            url.len() <= URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        self.text().filter(fits)
+    }
+
+    fn about(&mut self) -> Option<About> {
+        let (noindex, nofollow) = (self.flag()?, self.flag()?);
+        let named = self.flag()?;
+        let canonical = self.url().map(Text::from).filter(|_| named);
+        // The count is only believed as far as there are bytes.
+        let count = self.u64()?;
+        let links = (0..count).map(|_| self.url().map(Text::from)).collect::<Option<Vec<_>>>()?;
+        Some(About { noindex, nofollow, canonical, links: links.into() })
+    }
+
     fn document(&mut self, body: &Bytes, check: Check) -> Option<Document> {
         let (quality, json) = (self.bytes()?, self.bytes()?);
         let score: f64 = std::str::from_utf8(quality).ok()?.parse().ok()?;
@@ -309,6 +339,12 @@ mod tests {
             cache_key: key().number(),
             document: Some(Document { json: json.into(), quality: Bytes::from_static(b"0.5") }),
             error: None,
+            about: Some(Arc::new(About {
+                nofollow: true,
+                canonical: Some("http://a.test/c".into()),
+                links: ["http://a.test/1".into(), "http://b.test/2".into()].into(),
+                ..About::default()
+            })),
             ..PageResult::failed("".into(), PageError::new(PageCode::Cancelled, Stage::Queue, ""))
         }
     }
@@ -327,6 +363,8 @@ mod tests {
     fn same(one: &Entry, other: &Entry) {
         let shown = |entry: &Entry| format!("{:?}", entry.page("u".into(), CacheUse::Hit));
         assert_eq!(shown(one), shown(other));
+        let about = |entry: &Entry| entry.page("".into(), CacheUse::Hit).about;
+        assert_eq!(about(one), about(other));
         assert_eq!(one.validators, other.validators);
         assert_eq!(one.freshness, other.freshness);
         assert_eq!(one.ttl, other.ttl);

@@ -82,11 +82,11 @@ impl Value for String {
     }
 }
 
-/// Text with a password in it; it is shown without.
+/// A URL with a password in it; it is shown without.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct SecretUrl(String);
 
-impl Secret {
+impl SecretUrl {
     /// The text itself.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -94,13 +94,13 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
+impl std::fmt::Debug for SecretUrl {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(&self.show())
     }
 }
 
-impl Value for Secret {
+impl Value for SecretUrl {
     const EXPECTED: &'static str = "a URL";
 
     fn read(text: &str) -> Option<Self> {
@@ -216,6 +216,77 @@ pub enum Names {
 }
 
 choice!(Names, "local or remote", "local" => Self::Local, "remote" => Self::Remote);
+/// Where deepsearch finds its hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchProvider {
+    /// The index of the pages that this server has extracted.
+    Local,
+    /// A SearXNG instance.
+    Searxng,
+    /// Serper (google.serper.dev).
+    Serper,
+    /// Brave's Web Search API.
+    Brave,
+    /// Nowhere.
+    Off,
+}
+
+impl SearchProvider {
+    /// The name in settings and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Searxng => "searxng",
+            Self::Serper => "serper",
+            Self::Brave => "brave",
+            Self::Off => "off",
+        }
+    }
+}
+
+choice!(
+    SearchProvider, "local, searxng, serper, brave or off",
+    "local" => Self::Local, "searxng" => Self::Searxng, "serper" => Self::Serper,
+    "brave" => Self::Brave, "off" => Self::Off
+);
+
+/// A text that is shown nowhere: not in logs, not by `forebay check`, not in errors.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for who has to send it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_empty() { "none" } else { "(set)" })
+    }
+}
+
+impl Value for Secret {
+    const EXPECTED: &'static str = "printable ASCII without spaces";
+
+    fn read(text: &str) -> Option<Self> {
+        text.bytes().all(|byte| byte.is_ascii_graphic()).then(|| Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        if self.is_empty() { String::new() } else { "(set)".to_owned() }
+    }
+}
+
 choice!(LogFormat, "human or json", "human" => Self::Human, "json" => Self::Json);
 choice!(Roots, "webpki or platform", "webpki" => Self::Webpki, "platform" => Self::Platform);
 choice!(
@@ -244,7 +315,7 @@ mod tests {
             ("redis://a:1", "redis://a:1"),
             ("unix:///a?password=hunter2", "unix:///a"),
         ] {
-            let secret = Secret(text.to_owned());
+            let secret = SecretUrl(text.to_owned());
             assert_eq!(
                 (secret.show(), format!("{secret:?}")),
                 (shown.to_owned(), shown.to_owned())

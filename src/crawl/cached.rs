@@ -337,7 +337,7 @@ fn wanted(options: &Options) -> Wanted {
     }
 }
 
-fn freshness(job: &PageJob, answer: &Answer) -> Freshness {
+pub(super) fn freshness(job: &PageJob, answer: &Answer) -> Freshness {
     let caching = &answer.caching;
     let fields = Fields {
         cache_control: &caching.cache_control,

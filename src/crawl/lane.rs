@@ -1,5 +1,6 @@
 //! What runs on a lane's thread: jobs in, answers out, one sandbox worker.
 
+use super::about;
 use super::mesh::{LaneJob, LaneReply, Message};
 use super::node::Shared;
 use crate::error::{PageCode, PageError, Stage};
@@ -34,8 +35,10 @@ fn handler(mut worker: Option<Worker>) -> impl FnMut(LaneJob) {
             return answer(&reply_to, ticket, job.refuse());
         };
         let outcome = work(worker, &job);
+        let about = outcome.as_ref().ok().and_then(|page| page.about()).and_then(about::read);
         let reply = LaneReply {
             outcome,
+            about,
             waited: started.saturating_duration_since(job.submitted),
             took: started.elapsed(),
         };

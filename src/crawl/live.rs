@@ -1,17 +1,20 @@
 //! A running stream on the core that owns it: joins the machine, the log, the readers and the pages.
 
+use super::beyond::Beyond;
 use super::cached::Ask;
 use super::mesh::PageJob;
 use super::node::Node;
 use super::request::{CrawlRequest, Options, OrderName};
 use super::scribe;
-use crate::error::Stage;
+use crate::error::{ApiCode, Stage};
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
 use crate::observe::request_id::RequestId;
 use crate::observe::series::{Endpoint, Key, Measure};
 use crate::observe::trace::Mark;
-use crate::proto::events::{self, Event, Metadata, Page, PageResult, Progress, Stored, Summary};
+use crate::proto::events::{
+    self, Event, Failure, Metadata, Page, PageResult, Progress, Stored, Summary,
+};
 use crate::proto::text::Text;
 use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::place::Place;
@@ -105,8 +108,10 @@ pub enum AddError {
 pub struct Live {
     /// What readers and other cores know of the stream.
     pub stream: Arc<Stream>,
-    machine: RefCell<Machine>,
-    options: Arc<Options>,
+    pub(super) machine: RefCell<Machine>,
+    /// What it does beyond fetching its list.
+    pub(super) beyond: Option<Box<Beyond>>,
+    pub(super) options: Arc<Options>,
     /// How its pages are looked up.
     ask: Ask,
     request_id: RequestId,
@@ -139,13 +144,16 @@ impl Live {
         attach: impl FnOnce(&Arc<Stream>) -> R,
     ) -> R {
         let now = Instant::now();
-        let CrawlRequest { urls, options } = request;
+        let CrawlRequest { urls, options, search } = request;
+        let urls_max = node.shared.config.urls_max;
+        let beyond = Beyond::new(search, options.follow.as_ref(), urls_max);
         let plan = Plan {
             urls: Arc::clone(&urls),
             concurrency: options.concurrency,
             order: options.order.unwrap_or(terms.order).order(),
             deadline: Duration::from_millis(options.deadline_ms),
             progress: Duration::from_millis(options.progress_ms),
+            sources: u32::from(beyond.as_ref().is_some_and(|beyond| beyond.has_sources())),
         };
         let shared = &node.shared;
         let background = terms.background;
@@ -174,6 +182,7 @@ impl Live {
         let live = Rc::new(Self {
             stream: Stream::new(birth, totals),
             machine: RefCell::new(Machine::new(plan, now)),
+            beyond,
             ask: Ask::new(&shared.pages, &options),
             options,
             request_id: terms.request_id,
@@ -190,12 +199,17 @@ impl Live {
             _place: terms.place,
         });
         let reader = attach(&live.stream);
+        live.beyond.iter().for_each(|beyond| beyond.start(0, &urls));
         node.adopt(&live);
         if let Some(written) = &live.written {
             scribe::start(node, &live, written);
         }
         live.machine.borrow_mut().handle_start(now);
         live.pump(node);
+        if live.beyond.as_ref().is_some_and(|beyond| beyond.has_sources()) {
+            let (asking, live) = (Rc::clone(node), Rc::clone(&live));
+            drop(uring::spawn(async move { live.run_sources(&asking).await }));
+        }
         let (driver, driven) = (Rc::clone(node), Rc::clone(&live));
         drop(uring::spawn(async move { driven.keep_time(&driver).await }));
         node.observe.count(Counter::StreamsStarted);
@@ -203,7 +217,17 @@ impl Live {
     }
 
     /// A page has come to its end.
-    pub(super) fn handle_result(&self, node: &Rc<Node>, index: u32, page: Box<PageResult>) {
+    pub(super) fn handle_result(
+        self: &Rc<Self>,
+        node: &Rc<Node>,
+        index: u32,
+        page: Box<PageResult>,
+    ) {
+        if self.follows() {
+            let (node, live) = (Rc::clone(node), Rc::clone(self));
+            drop(uring::spawn(async move { live.follow(&node, index, page).await }));
+            return;
+        }
         self.machine.borrow_mut().handle_result(Instant::now(), index, page);
         self.pump(node);
     }
@@ -219,6 +243,7 @@ impl Live {
             return Err(AddError::TooMany { total, max });
         }
         let first = self.machine.borrow_mut().handle_add(urls)?;
+        self.beyond.iter().for_each(|beyond| beyond.start(first, urls));
         self.pump(node);
         Ok((first, total))
     }
@@ -283,6 +308,7 @@ impl Live {
             let Some(event) = self.write(node, machine, output) else {
                 self.stream.abort();
                 self.note_ending(machine.ending());
+                self.beyond.iter().for_each(|beyond| beyond.end());
                 node.abort_everywhere(self.stream.id());
                 continue;
             };
@@ -337,8 +363,15 @@ impl Live {
         {
             let Some(index) = machine.poll_dispatch() else { break };
             let url = machine.url(index).clone();
+            if self.beyond.as_ref().is_some_and(|beyond| beyond.lists_only()) {
+                let page = Box::new(PageResult::listed(url));
+                machine.handle_result(Instant::now(), index, page);
+                return true;
+            }
             let key = self.ask.key(&url);
-            if let Some(stored) = self.ask.hit(node, key) {
+            // Of a page whose links are followed more is needed than its result.
+            let hit = if self.follows() { None } else { self.ask.hit(node, key) };
+            if let Some(stored) = hit {
                 machine.handle_cached(Instant::now(), index, stored);
                 return true;
             }
@@ -356,6 +389,14 @@ impl Live {
         false
     }
 
+    fn follows(&self) -> bool {
+        self.beyond.as_ref().is_some_and(|beyond| beyond.frontier.is_some())
+    }
+
+    fn searches(&self) -> bool {
+        self.beyond.as_ref().is_some_and(|beyond| beyond.searches())
+    }
+
     fn note(&self, mark: Mark, value: u64) {
         self.stream.note(|trace, now| trace.stream(now, mark, value));
     }
@@ -364,6 +405,17 @@ impl Live {
         self.ending_since.set(Some(Instant::now()));
         let deadline = ending == Some(Ending::Deadline);
         self.note(if deadline { Mark::Deadline } else { Mark::Cancelled }, 0);
+    }
+
+    fn note_end(&self, node: &Node, seq: u64, ending: Option<Ending>) {
+        self.note(Mark::Ended, seq);
+        node.observe.count(Counter::StreamsEnded(match ending {
+            None => StreamEnd::Completed,
+            Some(Ending::Cancelled) => StreamEnd::Cancelled,
+            Some(Ending::Deadline) => StreamEnd::Deadline,
+            Some(Ending::Drained) => StreamEnd::Drained,
+            Some(Ending::Failed) => StreamEnd::Error,
+        }));
     }
 
     /// Nothing of the stream runs any more: how long did it take to get there?
@@ -464,7 +516,12 @@ impl Live {
             None if page.from_cache() => PageEnd::Cached,
             None => PageEnd::Approved,
         };
-        node.observe.count(Counter::Pages(end));
+        // Of a URL that was not fetched there is nothing to measure.
+        let listed =
+            matches!(&page, Page::Fetched(page) if page.status == 0 && page.error.is_none());
+        if !listed {
+            node.observe.count(Counter::Pages(end));
+        }
         match page {
             Page::Cached(stored) => {
                 let mut timings = Timings::default();
@@ -479,7 +536,9 @@ impl Live {
                     page.timings.add(Stage::EmitWait, ready.elapsed());
                 }
                 self.note_page(seq, index, &page);
-                node.observe.record_page(&page.timings);
+                if !listed {
+                    node.observe.record_page(&page.timings);
+                }
                 events::result(out, seq, index, &page, counts)
             }
         }
@@ -494,7 +553,11 @@ impl Live {
                     let facts = Metadata {
                         stream_id,
                         total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
-                        stream_type: if self.background.is_some() { "job" } else { "crawl" },
+                        stream_type: match &self.background {
+                            Some(_) => "job",
+                            None if self.searches() => "deepsearch",
+                            None => "crawl",
+                        },
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
                         resume_window_s: self.stream.birth.resume_window.as_secs(),
@@ -505,7 +568,18 @@ impl Live {
                     events::metadata(out, &facts)
                 }
                 Output::Result { seq, index, page, counts } => {
-                    self.write_result(node, machine, out, (seq, index), page, &counts)
+                    let event = self.write_result(node, machine, out, (seq, index), page, &counts);
+                    match &self.beyond {
+                        Some(beyond) => beyond.complete(out, index, event),
+                        None => event,
+                    }
+                }
+                Output::Search { seq, found } => {
+                    self.beyond.as_ref()?.write_search(node, out, seq, found)
+                }
+                Output::Failure { seq, counts } => {
+                    self.note_end(node, seq, Some(Ending::Failed));
+                    self.beyond.as_ref()?.write_failure(out, seq, &counts)
                 }
                 Output::Progress => {
                     let (started, counts) = (self.started_at, machine.counts());
@@ -517,16 +591,11 @@ impl Live {
                     )
                 }
                 Output::Summary { seq, counts, total, ttfr, ending } => {
-                    self.note(Mark::Ended, seq);
-                    node.observe.count(Counter::StreamsEnded(match ending {
-                        None => StreamEnd::Completed,
-                        Some(Ending::Cancelled) => StreamEnd::Cancelled,
-                        Some(Ending::Deadline) => StreamEnd::Deadline,
-                        Some(Ending::Drained) => StreamEnd::Drained,
-                    }));
+                    self.note_end(node, seq, ending);
                     if ending == Some(Ending::Drained) && self.background.is_some() {
                         let message = "the server is shutting down, and the job with it";
-                        return Some(events::error(out, seq, "draining", 503, message, &counts));
+                        let failure = Failure::new(ApiCode::Draining, message);
+                        return Some(events::error(out, seq, &failure, &counts));
                     }
                     let millis =
                         |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

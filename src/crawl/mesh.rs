@@ -9,7 +9,7 @@ use crate::error::{PageCode, PageError, Stage};
 use crate::extract::Extracted;
 use crate::observe::hist::Scope;
 use crate::observe::metrics::CoreSnapshot;
-use crate::proto::events::PageResult;
+use crate::proto::events::{About, PageResult};
 use crate::proto::text::Text;
 use crate::stream::Stream;
 use std::sync::Arc;
@@ -68,6 +68,7 @@ impl LaneJob {
         let message = "the extraction lane has ended";
         LaneReply {
             outcome: Err(PageError::new(PageCode::ExtractFailed, Stage::ExtractWait, message)),
+            about: None,
             waited: self.submitted.elapsed(),
             took: Duration::ZERO,
         }
@@ -79,6 +80,8 @@ impl LaneJob {
 pub struct LaneReply {
     /// The document, or why there is none.
     pub outcome: Result<Extracted, PageError>,
+    /// What the page tells crawlers, where it was asked and tells something.
+    pub about: Option<Arc<About>>,
     /// From submission to the lane's taking it up.
     pub waited: Duration,
     /// From there to the end.

@@ -260,8 +260,8 @@ async fn bury(link: &Link, id: Ulid, found: &Read) -> Result<(), Trouble> {
 }
 
 fn lost(seq: u64, why: &str, counts: &Counts) -> events::Event {
-    let code = ApiCode::InternalError;
-    events::error(&mut BytesMut::new(), seq, code.as_str(), code.status(), why, counts)
+    let failure = events::Failure::new(ApiCode::InternalError, why);
+    events::error(&mut BytesMut::new(), seq, &failure, counts)
 }
 
 fn check(bytes: &[u8]) -> bool {

@@ -3,8 +3,13 @@
 //! A request becomes a [`live::Live`] stream on its core's [`node::Node`]; each URL becomes a page
 //! ([`page`]) on some core; letters between cores are [`mesh::Message`]s.
 
+mod about;
+mod beyond;
 pub mod cached;
 pub mod claims;
+mod follow;
+mod frontier;
+mod indexing;
 pub mod lane;
 pub mod live;
 pub mod mesh;
@@ -16,4 +21,5 @@ pub mod report;
 pub mod request;
 mod scribe;
 mod second;
+mod sitemap;
 mod spare;

@@ -19,6 +19,7 @@ use crate::observe::request_id::{RequestId, RequestIds};
 use crate::proto::blocks::Blocks;
 use crate::proto::events::PageResult;
 use crate::proto::text::Text;
+use crate::search::Search;
 use crate::stream::idempotency::Keys;
 use crate::stream::machine::{Ended, Ending};
 use crate::stream::registry::Registry;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub cluster: Cluster,
     /// The page cache, and the pages on their way into it.
     pub pages: Pages,
+    /// Where a deepsearch finds its hits.
+    pub search: Search,
     /// All streams.
     pub registry: Registry,
     /// The `Idempotency-Key`s of those streams.
@@ -575,6 +578,9 @@ impl Node {
     async fn sweep(&self) {
         loop {
             uring::time::sleep(SWEEP_EVERY).await;
+            if self.index == 0 {
+                self.shared.search.tick();
+            }
             let now = Instant::now();
             while self.observe.tick(now) {
                 uring::yield_now().await;

@@ -1,6 +1,7 @@
 //! One page's way: fetch, lane, result.
 
 use super::cached::{self, Ask};
+use super::indexing;
 use super::mesh::{LaneJob, PageJob};
 use super::node::Node;
 use super::request::{Format, Options, Robots};
@@ -106,7 +107,9 @@ pub(super) async fn run(
                 let blank = PageResult::failed(job.url.clone(), ended(Stage::Body));
                 PageResult { timings, ready: Some(Instant::now()), ..blank }
             } else {
-                extract(node, job, fetched, timings, abort, until).await
+                let result = extract(node, job, fetched, timings, abort, until).await;
+                indexing::offer(node, job, &result, &answer);
+                result
             };
             Work { result, answer: Some(answer) }
         }
@@ -178,6 +181,7 @@ async fn extract(
         match reply.outcome {
             Ok(extracted) => {
                 let quality = extracted.quality_json().to_owned().into();
+                result.about = reply.about;
                 result.document = Some(Document { json: extracted.document(), quality });
                 result.error = None;
             }
@@ -199,8 +203,11 @@ pub fn lane_options(options: &Options) -> extract::Options {
         links: wants(Format::Links),
         metadata: wants(Format::Metadata),
     };
+    let links = options.follow.is_some();
     let options = extract::Options::new(options.extractor.as_str(), formats);
-    options.expect("the names of extractors are ours")
+    let mut options = options.expect("the names of extractors are ours");
+    options.about = extract::Wanted { robots: true, links };
+    options
 }
 
 /// A page's time can end in two ways: its own `timeout_ms`, or the stream's `deadline_ms`.

@@ -20,6 +20,36 @@ const NUMBERS: [&str; 9] = [
     "redirects",
 ];
 
+/// Writes the body of a deepsearch: `query`, `limit`, `country`, `locale` and `include_content`, every
+/// other parameter as an option.
+#[must_use]
+pub fn deepsearch_body(query: &str) -> Vec<u8> {
+    const OWN: [&str; 5] = ["query", "limit", "country", "locale", "include_content"];
+    let pairs = || url::form_urlencoded::parse(query.as_bytes());
+    let own = |name: &str| OWN.contains(&name);
+    let mut out = BytesMut::with_capacity(64 + query.len());
+    out.put_u8(b'{');
+    for (name, value) in pairs().filter(|(name, _)| own(name)) {
+        json::string(&mut out, &name);
+        out.put_u8(b':');
+        match (&*name, value.parse::<u64>(), value.parse::<bool>()) {
+            ("limit", Ok(number), _) => json::integer(&mut out, number),
+            ("include_content", _, Ok(wanted)) => json::boolean(&mut out, wanted),
+            _ => json::string(&mut out, &value),
+        }
+        out.put_u8(b',');
+    }
+    out.put_slice(b"\"options\":{");
+    for (at, (name, value)) in pairs().filter(|(name, _)| !own(name)).enumerate() {
+        separate(&mut out, at);
+        json::string(&mut out, &name);
+        out.put_u8(b':');
+        option(&mut out, &name, &value);
+    }
+    out.put_slice(b"}}");
+    out.into()
+}
+
 /// Writes the body of a crawl: every `url` in its order, every other parameter as an option. Of an
 /// option that is given twice both are written, and the body is refused.
 ///
@@ -71,6 +101,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::config::Config;
+    use crate::crawl::request::deepsearch::parse_deepsearch;
     use crate::crawl::request::{Format, Options, OrderName, parse_crawl};
     use crate::error::ApiCode;
 
@@ -94,6 +125,19 @@ mod tests {
         assert_eq!(options.formats, [Format::Markdown, Format::Text]);
         assert_eq!(options.order, Some(OrderName::Input));
         assert_eq!(options.user_agent.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn so_do_those_of_a_deepsearch() {
+        let query = "query=old+weirs&limit=3&include_content=false&locale=en&concurrency=2";
+        let request = parse_deepsearch(&mut deepsearch_body(query), &Config::default()).unwrap();
+        let searched = request.search.unwrap();
+        assert_eq!((&*searched.query.text, searched.query.limit), ("old weirs", 3));
+        assert_eq!((searched.include_content, request.options.concurrency), (false, 2));
+        for wrong in ["", "limit=3", "query=a&limit=x", "query=a&query=b", "query=a&colour=red"] {
+            let mut body = deepsearch_body(wrong);
+            assert!(parse_deepsearch(&mut body, &Config::default()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

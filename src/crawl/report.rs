@@ -3,7 +3,7 @@
 use super::mesh::{Message, ReportTo};
 use super::node::Node;
 use crate::config::SETTINGS;
-use crate::observe::exposition::{self, Cached, Format, Redis, Scrape};
+use crate::observe::exposition::{self, Cached, Format, Indexed, Redis, Scrape};
 use crate::observe::hist::Scope;
 use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, Mailbox};
 use crate::observe::process::Process;
@@ -100,6 +100,15 @@ pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
         build: vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
         cache: Cached { entries: cache.entries, bytes: cache.bytes, evictions: cache.evictions },
         redis: redis(node),
+        index: node.shared.search.local().map(|local| {
+            let stats = local.stats();
+            Indexed {
+                pages: stats.pages,
+                bytes: stats.bytes,
+                dropped: stats.dropped,
+                evicted: stats.evicted,
+            }
+        }),
         limits: limits.filter_map(|setting| number(setting.name)).collect(),
     };
     exposition::render(scrape, format)
@@ -175,6 +184,19 @@ pub fn health(node: &Node) -> (u16, Bytes) {
         ("flights", shared.pages.flights.len() as u64),
     ];
     json::integers(&mut out, &stored);
+    out.put_slice(b"},\"search\":{\"provider\":");
+    json::string(&mut out, shared.search.provider());
+    if let Some(local) = shared.search.local() {
+        let stats = local.stats();
+        let indexed = [
+            ("pages", stats.pages),
+            ("bytes", stats.bytes),
+            ("bytes_max", stats.bytes_max),
+            ("dropped", stats.dropped),
+            ("evicted", stats.evicted),
+        ];
+        json::integers(&mut out, &indexed);
+    }
     out.put_u8(b'}');
     redis_json(&mut out, node);
     let now = [

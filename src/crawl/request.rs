@@ -1,6 +1,9 @@
 //! What a client may ask for (API §2): JSON by `simd-json` and serde, every bound checked before the
 //! first byte of the answer.
 
+pub mod deepsearch;
+pub mod follow;
+
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::fetch::field;
@@ -10,6 +13,8 @@ use crate::limits;
 use crate::proto::text::{Text, Texts};
 use crate::stream::Patience;
 use crate::stream::machine::Order;
+use deepsearch::Searched;
+use follow::Follow;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use simd_json::{Buffers, ErrorType};
@@ -32,10 +37,26 @@ const URL_BYTES_GUESS: usize = 96;
 /// A validated crawl.
 #[derive(Debug, Clone)]
 pub struct CrawlRequest {
-    /// What to fetch, at least one.
+    /// What to fetch; none where a search is to find them.
     pub urls: Arc<[Text]>,
     /// How.
     pub options: Arc<Options>,
+    /// The search that gives it its URLs, where it has none.
+    pub search: Option<Box<Searched>>,
+}
+
+impl CrawlRequest {
+    /// URLs that the request may come to: those that it names or a search may find, and the links that
+    /// are followed.
+    #[must_use]
+    pub fn urls_max(&self, config: &Config) -> usize {
+        let named = match &self.search {
+            Some(searched) => searched.query.limit,
+            None => self.urls.len(),
+        };
+        let follow = self.options.follow.as_ref();
+        named.max(follow.map_or(0, |follow| follow.pages_max(config.urls_max)))
+    }
 }
 
 /// How to crawl; every field within its bounds.
@@ -76,6 +97,8 @@ pub struct Options {
     pub redirects: u32,
     /// User-Agent of the fetches.
     pub user_agent: Option<String>,
+    /// Which links of the pages are fetched, too; none where nothing is said.
+    pub follow: Option<Follow>,
     /// Further fields of the fetches' requests, sorted by name.
     #[serde(deserialize_with = "pairs")]
     pub headers: Vec<(String, String)>,
@@ -101,6 +124,7 @@ impl Default for Options {
             resume_window_s: 120,
             redirects: 5,
             user_agent: None,
+            follow: None,
             headers: Vec::new(),
         }
     }
@@ -264,7 +288,7 @@ impl Body {
     pub fn check(self, config: &Config) -> Result<CrawlRequest, ApiError> {
         let urls = check_urls(self.urls, config)?;
         check_options(&self.options)?;
-        Ok(CrawlRequest { urls, options: Arc::new(self.options) })
+        Ok(CrawlRequest { urls, options: Arc::new(self.options), search: None })
     }
 }
 
@@ -279,7 +303,7 @@ pub fn check_many(
 ) -> Result<CrawlRequest, ApiError> {
     let urls = check_urls_up_to(urls, urls_max)?;
     check_options(&options)?;
-    Ok(CrawlRequest { urls, options: Arc::new(options) })
+    Ok(CrawlRequest { urls, options: Arc::new(options), search: None })
 }
 
 /// Checks the URLs of a stream, or those that are added to one.
@@ -466,6 +490,7 @@ fn check_options(options: &Options) -> Result<(), ApiError> {
     {
         wrong.push(("options.user_agent", "1 to 256 printable ASCII characters".to_owned()));
     }
+    options.follow.iter().for_each(|follow| follow.check(&mut wrong));
     for (name, value) in &options.headers {
         if let Err(why) = field::check(name, value) {
             wrong.push(("options.headers", format!("{name}: {why}")));

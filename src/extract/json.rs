@@ -17,6 +17,8 @@ pub struct Answer {
     pub quality: Range<usize>,
     /// The object, braces included.
     pub document: Range<usize>,
+    /// The object under `about`; empty where there is none.
+    pub about: Range<usize>,
 }
 
 /// What is wrong with an answer, and where.
@@ -29,8 +31,8 @@ pub struct JsonError {
     pub expected: &'static str,
 }
 
-/// Checks that `bytes` are exactly `{"quality_score":NUMBER,"document":OBJECT}` and tells where the
-/// two parts stand.
+/// Checks that `bytes` are exactly `{"quality_score":NUMBER,"document":OBJECT}`, with or without
+/// `,"about":OBJECT` behind the document, and tells where the parts stand.
 ///
 /// # Errors
 ///
@@ -45,18 +47,16 @@ pub fn answer(bytes: &[u8]) -> Result<Answer, JsonError> {
     if !(0.0..=1.0).contains(&scan.parsed(&quality)) {
         return Err(JsonError { at: quality.start, expected: "a quality_score from 0 to 1" });
     }
-    scan.literal(b",\"document\":", ",\"document\":")?;
-    let start = scan.at;
-    if scan.peek() != Some(b'{') {
-        return Err(scan.expected("an object as the document"));
-    }
-    scan.value()?;
-    let document = start..scan.at;
+    let document = scan.member(b",\"document\":", ",\"document\":")?;
+    let about = match scan.peek() {
+        Some(b',') => scan.member(b",\"about\":", ",\"about\": or }")?,
+        _ => scan.at..scan.at,
+    };
     scan.literal(b"}", "} after the document")?;
     if scan.at != bytes.len() {
         return Err(scan.expected("nothing after the answer"));
     }
-    Ok(Answer { quality, document })
+    Ok(Answer { quality, document, about })
 }
 
 /// Checks that `bytes` are one JSON value within this module's limits.
@@ -152,6 +152,17 @@ impl Scanner<'_> {
         }
         self.at += literal.len();
         Ok(())
+    }
+
+    /// A key, and the object under it.
+    fn member(&mut self, key: &[u8], expected: &'static str) -> Result<Range<usize>, JsonError> {
+        self.literal(key, expected)?;
+        if self.peek() != Some(b'{') {
+            return Err(self.expected("an object"));
+        }
+        let start = self.at;
+        self.value()?;
+        Ok(start..self.at)
     }
 
     /// RFC 8259 §3: any value.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use wasmtime::{Engine, InstancePre};
 
 pub use engine::default_cache_dir;
-pub use options::{BUILT_IN, Formats, NAME_BYTES_MAX, Options};
+pub use options::{BUILT_IN, Formats, NAME_BYTES_MAX, Options, Wanted};
 pub use ticker::Ticker;
 use worker::ExtractorExports;
 pub use worker::{Extracted, Input, Worker};

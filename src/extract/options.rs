@@ -47,17 +47,29 @@ impl Default for Formats {
     }
 }
 
+/// What is wanted beside the document, for who follows links or indexes pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Wanted {
+    /// What the page says to robots.
+    pub robots: bool,
+    /// Its canonical address and all its links.
+    pub links: bool,
+}
+
 /// Options of one page's extraction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Options {
     extractor: Cow<'static, str>,
     /// Which parts are wanted.
     pub formats: Formats,
+    /// What beside them.
+    pub about: Wanted,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { extractor: Cow::Borrowed(BUILT_IN[0]), formats: Formats::ALL }
+        let (formats, about) = (Formats::ALL, Wanted::default());
+        Self { extractor: Cow::Borrowed(BUILT_IN[0]), formats, about }
     }
 }
 
@@ -70,7 +82,7 @@ impl Options {
             && extractor.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
         let built_in = BUILT_IN.into_iter().find(|name| *name == extractor).map(Cow::Borrowed);
         fits.then(|| built_in.unwrap_or_else(|| Cow::Owned(extractor.to_owned())))
-            .map(|extractor| Self { extractor, formats })
+            .map(|extractor| Self { extractor, formats, about: Wanted::default() })
     }
 
     /// Name of the extractor.
@@ -93,6 +105,12 @@ impl Options {
         let names: Vec<&str> = parts.iter().filter(|part| part.0).map(|part| part.1).collect();
         writeln!(lines, "extractor={}\nformats={}", self.extractor, names.join(","))
             .expect("writing to a string cannot fail");
+        lines.push_str(match (self.about.robots, self.about.links) {
+            (false, false) => "",
+            (true, false) => "about=robots\n",
+            (false, true) => "about=links\n",
+            (true, true) => "about=robots,links\n",
+        });
         lines
     }
 }

@@ -45,6 +45,7 @@ pub struct Extracted {
     json: Bytes,
     quality: Range<usize>,
     document: Range<usize>,
+    about: Range<usize>,
     /// Name of the encoding that the body was decoded from, as in `windows-1252`.
     pub encoding: &'static str,
     /// Whether only the first `html_bytes_max` bytes of the page were read.
@@ -68,6 +69,12 @@ impl Extracted {
     #[must_use]
     pub fn quality(&self) -> f64 {
         self.quality_json().parse().expect("checked to be a number")
+    }
+
+    /// What the guest tells beside the document, as a JSON object; `None` where it tells nothing.
+    #[must_use]
+    pub fn about(&self) -> Option<&[u8]> {
+        Some(&self.json[self.about.clone()]).filter(|about| !about.is_empty())
     }
 
     /// The guest's whole answer, `{"quality_score":…,"document":{…}}`.
@@ -123,6 +130,7 @@ impl Worker {
             json,
             quality: parts.quality,
             document: parts.document,
+            about: parts.about,
             encoding: decoded.encoding,
             truncated: decoded.truncated,
         })

@@ -73,7 +73,9 @@ impl<'h> Sink<'h> {
     /// Bytes of framed content above which it is refused, before and while it is decoded.
     pub(crate) fn wire_max(&self) -> u64 {
         match self.kind {
-            Kind::Page | Kind::Call => self.bytes_max.saturating_add(ENCODED_SLACK_BYTES),
+            Kind::Page | Kind::File | Kind::Call => {
+                self.bytes_max.saturating_add(ENCODED_SLACK_BYTES)
+            }
             Kind::Robots => u64::MAX,
         }
     }

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use uring::time::timeout_at;
+use uring::time::{timeout, timeout_at};
 
 /// How often whoever waits looks by itself: only for a word that was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -159,16 +159,7 @@ impl Fetcher {
         target: &Target,
         agent: &str,
     ) -> Result<Option<Duration>, PageError> {
-        let site = site(target.origin());
-        let waiter = self.waiters.join()?;
-        let robots = loop {
-            match self.shared.hosts.ask_rules(&site, &waiter.wake()) {
-                Ask::Known(Rules::Read(robots)) => break robots,
-                Ask::Known(Rules::Unreachable(error)) => return Err(error),
-                Ask::Fetch => self.spawn_robots_fetch(&site),
-                Ask::Wait => waiter.wait_until(Instant::now() + LOOK_EVERY).await,
-            }
-        };
+        let robots = self.rules(&site(target.origin())).await?;
         let mut check = Check::new(&robots, agent, target.path_and_query());
         loop {
             match check.step(&robots) {
@@ -180,6 +171,33 @@ impl Fetcher {
                 None => uring::yield_now().await,
             }
         }
+    }
+
+    /// A site's robots.txt, once it is known.
+    async fn rules(&self, site: &str) -> Result<Arc<Robots>, PageError> {
+        let waiter = self.waiters.join()?;
+        loop {
+            match self.shared.hosts.ask_rules(site, &waiter.wake()) {
+                Ask::Known(Rules::Read(robots)) => return Ok(robots),
+                Ask::Known(Rules::Unreachable(error)) => return Err(error),
+                Ask::Fetch => self.spawn_robots_fetch(site),
+                Ask::Wait => waiter.wait_until(Instant::now() + LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Where a URL's host says that its sitemaps are, or where one usually is; nowhere, where its
+    /// robots.txt can't be had. In normal form.
+    pub async fn sitemaps(&self, url: &str) -> Vec<String> {
+        let Ok(target) = Target::parse(url) else { return Vec::new() };
+        let site = site(target.origin());
+        let known = timeout(ROBOTS_TIMEOUT, self.rules(&site)).await;
+        let Ok(Ok(robots)) = known else { return Vec::new() };
+        let usual = [format!("{site}/sitemap.xml")];
+        let told = robots.sitemaps().iter().map(|url| &**url);
+        let usual = usual.iter().map(String::as_str).filter(|_| robots.sitemaps().is_empty());
+        let targets = told.chain(usual).filter_map(|url| Target::parse(url).ok());
+        targets.map(|target| target.as_str().to_owned()).collect()
     }
 
     /// Fetches a robots.txt in a task of its own: whoever asked first may leave before it is there.

@@ -60,7 +60,7 @@ impl Fetcher {
         let approved = self.approved(target, kind, track).await?;
         let fields = request::fields(&self.shared.config, request, kind, target, redirects)?;
         let turn = match kind {
-            Kind::Page => Some(Box::pin(self.courtesy(request, target, track)).await?),
+            Kind::Page | Kind::File => Some(Box::pin(self.courtesy(request, target, track)).await?),
             Kind::Robots | Kind::Call => None,
         };
         let sent = Sent { fields, post: request.post };
@@ -183,7 +183,7 @@ impl Fetcher {
     ) -> Result<Hop, PageError> {
         let gate = match kind {
             Kind::Page => head.content_type.gate(),
-            Kind::Robots | Kind::Call => Gate::Accept,
+            Kind::Robots | Kind::File | Kind::Call => Gate::Accept,
         };
         let success = (200..300).contains(&head.status);
         let empty = matches!(source, Source::Http1 { framing: Framing::None, .. });

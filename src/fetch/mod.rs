@@ -260,6 +260,8 @@ pub(crate) enum Kind {
     Page,
     /// A robots.txt: of any type, without a turn of its own, and only its start if it is long.
     Robots,
+    /// A file beside the pages: of any type.
+    File,
     /// A call of the operator's service: of any type, without a turn or a robots.txt.
     Call,
 }
@@ -374,6 +376,14 @@ impl Fetcher {
     /// [`FetchFailure`]; an origin's 4xx or 5xx is none.
     pub async fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchFailure> {
         self.fetch_as(request, Kind::Page).await
+    }
+
+    /// Fetches a file of any type, with all that a page's fetch owes its host.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub async fn fetch_file(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchFailure> {
+        self.fetch_as(request, Kind::File).await
     }
 
     /// Calls the operator's service. Its host and port may be in a network that pages are not fetched

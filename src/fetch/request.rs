@@ -13,6 +13,8 @@ const ACCEPT_PAGE: &str =
 /// How a robots.txt is asked for (RFC 9309 §2.3).
 const ACCEPT_ROBOTS: &str = "text/plain,*/*;q=0.1";
 
+/// How a sitemap is asked for.
+const ACCEPT_FILE: &str = "application/xml,text/xml,*/*;q=0.1";
 /// How a service is called.
 const ACCEPT_CALL: &str = "application/json";
 
@@ -43,6 +45,7 @@ pub(crate) fn fields<'r>(
     let accept = match kind {
         Kind::Page => ACCEPT_PAGE,
         Kind::Robots => ACCEPT_ROBOTS,
+        Kind::File => ACCEPT_FILE,
         Kind::Call => ACCEPT_CALL,
     };
     let own = [
@@ -56,7 +59,7 @@ pub(crate) fn fields<'r>(
     let own = own.into_iter().flatten().filter(|(name, _)| !given(name));
     let conditions = match kind {
         Kind::Page => request.conditions(target),
-        Kind::Robots | Kind::Call => [None, None],
+        Kind::Robots | Kind::File | Kind::Call => [None, None],
     };
     let theirs = request.headers.iter().filter(|(name, _)| redirects.may_send(name));
     Ok(own

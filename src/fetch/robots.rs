@@ -5,11 +5,13 @@
 //! loop can do something else in between. Memory is at most a small multiple of
 //! [`ROBOTS_BYTES_MAX`].
 //!
-//! Beyond the standard's records only `Crawl-delay` is read; like any other record it never ends a
-//! group (§2.2.4). The rules are those of the groups that name the crawler's product token, all of
+//! Beyond the standard's records only `Crawl-delay` and `Sitemap` are read; like any other record they
+//! never end a group (§2.2.4). The rules are those of the groups that name the crawler's product token, all of
 //! them together, or of those for `*` where none names it (§2.2.1).
 
-use crate::limits::{CRAWL_DELAY_MAX, ROBOTS_BYTES_MAX, ROBOTS_TURN_BYTES};
+use crate::limits::{
+    CRAWL_DELAY_MAX, FOLLOW_URL_BYTES_MAX, ROBOTS_BYTES_MAX, ROBOTS_SITEMAPS_MAX, ROBOTS_TURN_BYTES,
+};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ pub struct Robots {
     rules: Vec<Rule>,
     /// The patterns of all rules, normalised, one behind the other.
     patterns: Vec<u8>,
+    /// The `Sitemap` lines, of whatever group.
+    sitemaps: Vec<Box<str>>,
 }
 
 /// The lines for one set of crawlers.
@@ -65,6 +69,12 @@ impl Robots {
         self.groups_of(agent).filter_map(|group| group.delay).max()
     }
 
+    /// The URLs of its `Sitemap` lines (sitemaps.org), as they are written.
+    #[must_use]
+    pub fn sitemaps(&self) -> &[Box<str>] {
+        &self.sitemaps
+    }
+
     /// Whether `agent` may fetch a path (with its query, as on a request line); see [`Check`].
     #[must_use]
     pub fn allows(&self, agent: &str, path_and_query: &str) -> bool {
@@ -80,7 +90,9 @@ impl Robots {
     #[must_use]
     pub fn weight(&self) -> usize {
         let agents: usize = self.groups.iter().flat_map(|g| &g.agents).map(|a| a.len() + 16).sum();
+        let sitemaps: usize = self.sitemaps.iter().map(|url| url.len() + 16).sum();
         self.patterns.len()
+            + sitemaps
             + self.rules.len() * size_of::<Rule>()
             + self.groups.len() * size_of::<Group>()
             + agents
@@ -144,11 +156,23 @@ impl<'f> Parser<'f> {
             self.rule(true, value);
         } else if is(b"disallow") {
             self.rule(false, value);
+        } else if is(b"sitemap") {
+            self.sitemap(value);
         } else if is(b"crawl-delay")
             && let Some(group) = self.robots.groups.last_mut()
             && let Some(delay) = delay(value)
         {
             group.delay = group.delay.max(Some(delay));
+        }
+    }
+
+    fn sitemap(&mut self, value: &[u8]) {
+        let sitemaps = &mut self.robots.sitemaps;
+        if sitemaps.len() < ROBOTS_SITEMAPS_MAX
+            && value.len() <= FOLLOW_URL_BYTES_MAX
+            && let Ok(url) = std::str::from_utf8(value)
+        {
+            sitemaps.push(url.into());
         }
     }
 

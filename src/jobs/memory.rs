@@ -275,6 +275,7 @@ impl Jobs {
             None => (Status::Completed, None, JobEnd::Completed),
             Some(Ending::Cancelled) => (Status::Cancelled, None, JobEnd::Cancelled),
             Some(Ending::Deadline) => (Status::Failed, Some("deadline_exceeded"), JobEnd::Failed),
+            Some(Ending::Failed) => (Status::Failed, Some("internal_error"), JobEnd::Failed),
             Some(Ending::Drained) => {
                 let counts = record.stream.status().counts;
                 tracing::warn!(

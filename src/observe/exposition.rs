@@ -84,6 +84,19 @@ pub struct Redis {
     pub pages: Vec<(&'static str, u64)>,
 }
 
+/// The local search index as all cores share it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Indexed {
+    /// Pages.
+    pub pages: u64,
+    /// Bytes of the index.
+    pub bytes: u64,
+    /// Pages that came faster than they could be indexed.
+    pub dropped: u64,
+    /// Pages that went to make room.
+    pub evicted: u64,
+}
+
 /// What one scrape shows.
 #[derive(Debug, Clone)]
 pub struct Scrape {
@@ -99,6 +112,8 @@ pub struct Scrape {
     pub cache: Cached,
     /// Redis, where there is one.
     pub redis: Option<Redis>,
+    /// The local search index, where there is one.
+    pub index: Option<Indexed>,
     /// Limits in force, by their setting's name: `forebay_limit{name}`.
     pub limits: Vec<(&'static str, u64)>,
 }
@@ -161,6 +176,7 @@ impl Collector for Page {
         out.jobs(&sum)?;
         out.cache(&self.0.cache)?;
         self.0.redis.as_ref().map_or(Ok(()), |redis| out.redis(redis))?;
+        self.0.index.as_ref().map_or(Ok(()), |index| out.index(index))?;
         out.arenas(&self.0.cores)?;
         out.queues(&self.0.cores)?;
         out.loops(&self.0.cores)?;
@@ -367,6 +383,16 @@ impl Out<'_> {
         )?;
         let name = ("forebay_cache_joins", None, "Pages that waited for another request's fetch.");
         self.counter(name, sum.value(Counter::CacheJoins))
+    }
+
+    fn index(&mut self, index: &Indexed) -> fmt::Result {
+        self.gauge(("forebay_index_pages", None, "Pages in the search index."), index.pages)?;
+        let bytes = ("forebay_index", Some(Unit::Bytes), "Size of the search index.");
+        self.gauge(bytes, index.bytes)?;
+        let dropped = ("forebay_index_dropped", None, "Pages that were not indexed in time.");
+        self.counter(dropped, index.dropped)?;
+        let evicted = ("forebay_index_evicted", None, "Pages that left the search index.");
+        self.counter(evicted, index.evicted)
     }
 
     fn cache(&mut self, cache: &Cached) -> fmt::Result {

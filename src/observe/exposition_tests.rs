@@ -41,6 +41,7 @@ fn scrape() -> Scrape {
             events: vec![("answer", 5)],
             pages: vec![("hit", 2)],
         }),
+        index: Some(Indexed { pages: 5, bytes: 8192, dropped: 1, evicted: 2 }),
         limits: vec![("connections_max", 1024)],
     }
 }

@@ -3,18 +3,23 @@
 //! A durable event is a gather list of three pieces, so that a document's bytes, which the guest
 //! serialized once, are shared by log, cache and every reader and never copied or parsed again.
 
+mod about;
+mod beyond;
 mod job;
 mod stored;
 
+pub use about::About;
+pub use beyond::{Failure, SearchFacts, discovered_json, error, hit_json, search};
 pub use job::{Answer, answer, kept_result};
 pub use stored::{CacheUse, Page, Stored, cached};
 
 use super::json;
 use super::text::Text;
 use super::timestamp::rfc3339_millis;
-use crate::error::PageError;
+use crate::error::{PageError, Stage};
 use crate::timings::Timings;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 /// What an event tells; its name is the JSON's `type` and SSE's `event:`.
@@ -22,6 +27,8 @@ use std::time::{Instant, SystemTime};
 pub enum Kind {
     /// First of every stream.
     Metadata,
+    /// What a search found.
+    Search,
     /// One URL's outcome.
     Result,
     /// Events that fell out of the replay window.
@@ -42,6 +49,7 @@ impl Kind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Metadata => "metadata",
+            Self::Search => "search",
             Self::Result => "result",
             Self::Gap => "gap",
             Self::Error => "error",
@@ -126,6 +134,8 @@ pub struct PageResult {
     pub body_bytes: u64,
     /// The document, where there is one.
     pub document: Option<Document>,
+    /// What the page tells crawlers, where it tells something and was asked.
+    pub about: Option<Arc<About>>,
     /// Why there is none, where something failed.
     pub error: Option<PageError>,
     /// Hash over the URL and every option that changes the output; 0 where nothing was fetched.
@@ -147,15 +157,24 @@ impl PageResult {
             wire_bytes: 0,
             body_bytes: 0,
             document: None,
+            about: None,
             error: Some(error),
             cache_key: 0,
             ready: None,
         }
     }
 
+    /// A URL that was found and is not fetched, because nobody wants its content.
+    #[must_use]
+    pub fn listed(url: Text) -> Self {
+        let unused = PageError::new(crate::error::PageCode::Cancelled, Stage::Queue, "");
+        Self { error: None, cache: CacheUse::Bypass, ..Self::failed(url, unused) }
+    }
+
     fn gate_decision(&self, cache: CacheUse) -> &'static str {
         match &self.error {
             None if cache.from_cache() => "cached",
+            None if self.status == 0 => "skipped",
             None => "approved",
             Some(error) if error.code.rejected() => "rejected",
             Some(_) => "failed",
@@ -175,9 +194,9 @@ impl PageResult {
 pub struct Metadata<'a> {
     /// ULID of the stream.
     pub stream_id: &'a str,
-    /// URLs asked for.
+    /// URLs asked for; 0 where a search is to find them.
     pub total_urls: usize,
-    /// `crawl` or `job`.
+    /// `crawl`, `deepsearch` or `job`.
     pub stream_type: &'static str,
     /// The request's id, the client's own or ours.
     pub request_id: &'a str,
@@ -409,31 +428,6 @@ pub fn summary(out: &mut BytesMut, seq: u64, facts: &Summary) -> Event {
     Event::whole(Kind::Summary, seq, out)
 }
 
-/// Writes `error`, the last event of a stream that we had to give up.
-pub fn error(
-    out: &mut BytesMut,
-    seq: u64,
-    code: &str,
-    status: u16,
-    message: &str,
-    counts: &Counts,
-) -> Event {
-    out.put_slice(b"{\"type\":\"error\",\"seq\":");
-    json::integer(out, seq);
-    out.put_slice(b",\"error\":{\"code\":");
-    json::string(out, code);
-    out.put_slice(b",\"message\":");
-    json::string(out, message);
-    out.put_slice(b",\"retryable\":true,\"retry_after_ms\":1000,\"status\":");
-    json::integer(out, u64::from(status));
-    out.put_slice(b"},\"completed\":");
-    json::integer(out, counts.completed());
-    out.put_slice(b",\"total\":");
-    json::integer(out, counts.total);
-    out.put_u8(b'}');
-    Event::whole(Kind::Error, seq, out)
-}
-
 /// Writes `gap`: the events from `from_seq` to `seq` are gone for this reader. The gap takes the place
 /// of the last of them, so that a client that counts goes on at `seq + 1`; `to_seq` is the one before,
 /// or `seq` itself where there is no other.
@@ -488,7 +482,7 @@ fn time(out: &mut BytesMut, name: &[u8], at: SystemTime) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-    use crate::error::{PageCode, Stage};
+    use crate::error::PageCode;
     use serde_json::Value;
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -585,6 +579,5 @@ mod tests {
         assert_eq!((&event["seq"], &event["to_seq"]), (&Value::from(40), &Value::from(39)));
         assert_eq!(read(&gap(out, 7, 7))["to_seq"], 7);
         assert_eq!(read(&heartbeat(out, at))["type"], "heartbeat");
-        assert_eq!(read(&error(out, 3, "deadline_exceeded", 504, "m", &counts()))["completed"], 2);
     }
 }

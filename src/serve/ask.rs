@@ -90,6 +90,10 @@ impl Ask {
             Some(Route::CrawlStream) if self.wants_sse => Endpoint::CrawlSse,
             Some(Route::CrawlStream) => Endpoint::CrawlNdjson,
             Some(Route::CrawlWs) => Endpoint::CrawlWs,
+            Some(Route::Deepsearch) => Endpoint::Deepsearch,
+            Some(Route::DeepsearchSse) => Endpoint::DeepsearchSse,
+            Some(Route::DeepsearchStream) if self.wants_sse => Endpoint::DeepsearchSse,
+            Some(Route::DeepsearchStream) => Endpoint::DeepsearchNdjson,
             Some(Route::StreamEvents(_) | Route::JobEvents(_)) if self.wants_sse => {
                 Endpoint::EventsSse
             }

@@ -15,12 +15,14 @@ use crate::crawl::mesh::LaneJob;
 use crate::crawl::page;
 use crate::crawl::query;
 use crate::crawl::report;
-use crate::crawl::request::{self, Options, OrderName};
+use crate::crawl::request::deepsearch::parse_deepsearch;
+use crate::crawl::request::{self, CrawlRequest, Options, OrderName};
 use crate::error::{ApiCode, ApiError, PageCode, PageError, Stage};
 use crate::observe::exposition::Format;
 use crate::observe::query::LatencyQuery;
 use crate::proto::h1::Method;
 use crate::stream::idempotency::Claim;
+use crate::stream::place::Place;
 use crate::timings::Timings;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,10 +67,12 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
             conn.reply(Reply::new(200, format.content_type(), text)).await
         }
         Route::Latency => latency(conn, &ask).await,
-        Route::Crawl => crawl(conn, &ask, Transport::Json).await,
-        Route::CrawlStream if ask.wants_sse => crawl(conn, &ask, Transport::Sse).await,
-        Route::CrawlStream => crawl(conn, &ask, Transport::Ndjson).await,
-        Route::CrawlSse => crawl(conn, &ask, Transport::Sse).await,
+        Route::Crawl | Route::Deepsearch => crawl(conn, &ask, Transport::Json).await,
+        Route::CrawlSse | Route::DeepsearchSse => crawl(conn, &ask, Transport::Sse).await,
+        Route::CrawlStream | Route::DeepsearchStream => {
+            let transport = if ask.wants_sse { Transport::Sse } else { Transport::Ndjson };
+            crawl(conn, &ask, transport).await
+        }
         Route::CrawlWs => Box::pin(ws::upgrade(conn, ask)).await,
         Route::Extract => extract(conn, &ask).await,
         Route::Stream(id) if ask.method == Method::Delete => streams::cancel(conn, id).await,
@@ -101,7 +105,8 @@ async fn latency(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
     }
 }
 
-/// `/crawl`, `/crawl/stream` and `/crawl/sse`: one stream, written in one of three ways.
+/// `/crawl`, `/crawl/stream` and `/crawl/sse`, and `/deepsearch` alike: one stream, written in one of
+/// three ways.
 async fn crawl(conn: &mut Conn, ask: &Ask, transport: Transport) -> Result<(), Gone> {
     if ask.method == Method::Head {
         return conn.reply(Reply::new(200, transport.content_type(), "")).await;
@@ -125,7 +130,8 @@ async fn begin(
 ) -> Result<Result<Reader, ApiError>, Gone> {
     let body = if ask.method == Method::Get {
         let query = ask.query.as_deref().unwrap_or_default();
-        conn.node.admit().map(|()| query::crawl_body(query))
+        let body = if is_search(ask) { query::deepsearch_body } else { query::crawl_body };
+        conn.node.admit().map(|()| body(query))
     } else {
         let bytes_max = conn.node.shared.config.body_bytes_max;
         let types = [BodyType::Json, BodyType::Missing];
@@ -140,7 +146,8 @@ async fn begin(
         Err(error) => return Ok(Err(error)),
     };
     let fingerprint = key.is_some().then(|| streams::fingerprint(&body));
-    let request = match request::parse_crawl(&mut body, &conn.node.shared.config) {
+    let parse = if is_search(ask) { parse_deepsearch } else { request::parse_crawl };
+    let request = match parse(&mut body, &conn.node.shared.config) {
         Ok(request) => request,
         Err(error) => return Ok(Err(error)),
     };
@@ -160,7 +167,7 @@ async fn begin(
             }
         }
     }
-    let place = match conn.begin_stream(request.urls.iter().map(|url| &**url)) {
+    let place = match admit(conn, &request) {
         Ok(place) => place,
         Err(error) => {
             if let Some(wish) = wish {
@@ -183,6 +190,28 @@ async fn begin(
         background: None,
     };
     Ok(Ok(Live::start(&node, request, terms, |stream| Reader::attach(&node, stream, None))))
+}
+
+fn is_search(ask: &Ask) -> bool {
+    use Route::{Deepsearch, DeepsearchSse, DeepsearchStream};
+    matches!(ask.route, Some(Deepsearch | DeepsearchSse | DeepsearchStream))
+}
+
+/// Counts what the request asks for, and takes the places that it needs: what is known to fail before
+/// the answer begins fails here. A search counts as the URLs that it may find, and links that are
+/// followed as those that may be.
+fn admit(conn: &mut Conn, request: &CrawlRequest) -> Result<Option<Arc<Place>>, ApiError> {
+    let most = request.urls_max(&conn.node.shared.config);
+    let query = request.search.as_ref().map(|searched| searched.query.text.as_str());
+    let named = |at: usize| match query {
+        Some(query) => query,
+        None => &request.urls[at % request.urls.len()],
+    };
+    let place = conn.begin_stream((0..most).map(named))?;
+    if query.is_some() {
+        conn.node.shared.search.admit(Instant::now())?;
+    }
+    Ok(place)
 }
 
 /// `POST /extract`: no fetch, the lane only.

@@ -24,6 +24,12 @@ pub enum Route {
     CrawlSse,
     /// A WebSocket that carries many streams.
     CrawlWs,
+    /// A search and a crawl of its hits: one JSON answer.
+    Deepsearch,
+    /// The same as events, NDJSON or SSE by `Accept`.
+    DeepsearchStream,
+    /// The same as SSE; also by `GET`.
+    DeepsearchSse,
     /// HTML in, document out.
     Extract,
     /// State of a stream, or its end.
@@ -57,6 +63,9 @@ impl Route {
             "/crawl/ws" => Some(Self::CrawlWs),
             "/extract" => Some(Self::Extract),
             "/crawl/sse" => Some(Self::CrawlSse),
+            "/deepsearch" => Some(Self::Deepsearch),
+            "/deepsearch/stream" => Some(Self::DeepsearchStream),
+            "/deepsearch/sse" => Some(Self::DeepsearchSse),
             "/latency" => Some(Self::Latency),
             "/jobs" => Some(Self::Jobs),
             path => match path.strip_prefix("/jobs/") {
@@ -91,9 +100,14 @@ impl Route {
     #[must_use]
     pub const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Crawl | Self::CrawlStream | Self::Extract => &[Method::Post],
-            Self::CrawlSse => &[Method::Get, Method::Head, Method::Post],
-            Self::Jobs => &[Method::Get, Method::Head, Method::Post],
+            Self::Crawl
+            | Self::CrawlStream
+            | Self::Deepsearch
+            | Self::DeepsearchStream
+            | Self::Extract => &[Method::Post],
+            Self::CrawlSse | Self::DeepsearchSse | Self::Jobs => {
+                &[Method::Get, Method::Head, Method::Post]
+            }
             Self::Stream(_) | Self::Job(_) => &[Method::Get, Method::Head, Method::Delete],
             _ => &[Method::Get, Method::Head],
         }
@@ -103,8 +117,12 @@ impl Route {
     #[must_use]
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Crawl | Self::CrawlStream | Self::Extract => "POST, OPTIONS",
-            Self::CrawlSse | Self::Jobs => "GET, HEAD, POST, OPTIONS",
+            Self::Crawl
+            | Self::CrawlStream
+            | Self::Deepsearch
+            | Self::DeepsearchStream
+            | Self::Extract => "POST, OPTIONS",
+            Self::CrawlSse | Self::DeepsearchSse | Self::Jobs => "GET, HEAD, POST, OPTIONS",
             Self::Stream(_) | Self::Job(_) => "GET, HEAD, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
@@ -121,6 +139,8 @@ mod tests {
         assert_eq!(Route::find("/v1/crawl/stream"), Some(Route::CrawlStream));
         assert_eq!(Route::find("/crawl/ws"), Some(Route::CrawlWs));
         assert_eq!(Route::find("/v1/crawl/ws"), Some(Route::CrawlWs));
+        assert_eq!(Route::find("/v1/deepsearch"), Some(Route::Deepsearch));
+        assert_eq!(Route::find("/deepsearch/sse"), Some(Route::DeepsearchSse));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
         let id = Ulid(7);
         assert_eq!(Route::find(&format!("/streams/{id}")), Some(Route::Stream(id)));
@@ -136,7 +156,15 @@ mod tests {
     #[test]
     fn allow_names_each_method_once() {
         let stream = format!("/streams/{}", Ulid(7));
-        for path in ["/crawl", "/livez", "/crawl/sse", &stream, &format!("{stream}/events")] {
+        for path in [
+            "/crawl",
+            "/livez",
+            "/deepsearch/sse",
+            "/deepsearch",
+            "/crawl/sse",
+            &stream,
+            &format!("{stream}/events"),
+        ] {
             let route = Route::find(path).expect("a route");
             let names: Vec<&str> = route.methods().iter().map(|method| method.as_str()).collect();
             assert_eq!(route.allow(), format!("{}, OPTIONS", names.join(", ")));

@@ -363,6 +363,7 @@ impl<'a> Sending<'a> {
 pub(super) fn event_kind(kind: Kind) -> EventKind {
     match kind {
         Kind::Metadata => EventKind::Metadata,
+        Kind::Search => EventKind::Search,
         Kind::Result => EventKind::Result,
         Kind::Gap => EventKind::Gap,
         Kind::Error => EventKind::Error,

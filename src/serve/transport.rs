@@ -20,7 +20,8 @@ pub enum Transport {
     Ndjson,
     /// Server-Sent Events (WHATWG HTML §9.2).
     Sse,
-    /// One JSON text for the whole stream: `{"metadata":…,"results":[…],"summary":…}`.
+    /// One JSON text for the whole stream: `{"metadata":…,"results":[…],"summary":…}`, of a deepsearch
+    /// with its `search` behind the metadata.
     Json,
 }
 
@@ -93,12 +94,15 @@ impl Encoder {
     /// A part of the one JSON text: the events are its values.
     fn part(&mut self, scratch: &mut BytesMut, event: &Event, out: &mut VecDeque<Frame>) {
         let (before, after): (&[u8], &[u8]) = match event.kind {
-            Kind::Metadata => (b"{\"metadata\":", b",\"results\":["),
+            Kind::Metadata => (b"{\"metadata\":", b""),
+            Kind::Search => (b",\"search\":", b""),
             Kind::Result => {
                 self.results += 1;
-                (if self.results > 1 { b"," } else { b"" }, b"")
+                (if self.results > 1 { b"," } else { b",\"results\":[" }, b"")
             }
+            Kind::Summary if self.results == 0 => (b",\"results\":[],\"summary\":", b"}\n"),
             Kind::Summary => (b"],\"summary\":", b"}\n"),
+            Kind::Error if self.results == 0 => (b",\"results\":[],\"error\":", b"}\n"),
             Kind::Error => (b"],\"error\":", b"}\n"),
             Kind::Gap | Kind::Progress | Kind::Heartbeat => return,
         };

@@ -33,6 +33,8 @@ pub enum Ending {
     Deadline,
     /// The server is going down.
     Drained,
+    /// What was to give it its URLs has failed; the last event is an `error`.
+    Failed,
 }
 
 impl Ending {
@@ -42,6 +44,7 @@ impl Ending {
         match self {
             Self::Cancelled | Self::Drained => "cancelled",
             Self::Deadline => "deadline_exceeded",
+            Self::Failed => "failed",
         }
     }
 
@@ -52,6 +55,9 @@ impl Ending {
             }
             Self::Drained => {
                 PageError::new(PageCode::Cancelled, stage, "the server is shutting down")
+            }
+            Self::Failed => {
+                PageError::new(PageCode::Cancelled, stage, "the stream's search has failed")
             }
             Self::Deadline => PageError::new(
                 PageCode::DeadlineExceeded,
@@ -75,6 +81,8 @@ pub struct Plan {
     pub deadline: Duration,
     /// Time between `progress` events; none when zero.
     pub progress: Duration,
+    /// Sources of further URLs (a search, sitemaps) that the stream waits for before it may end.
+    pub sources: u32,
 }
 
 /// A stream takes no more URLs: it has ended, or is being ended.
@@ -96,6 +104,20 @@ pub enum Output {
         /// What became of the URL.
         page: Page,
         /// Totals, this result included.
+        counts: Counts,
+    },
+    /// Write a `search`: what was searched for has been found.
+    Search {
+        /// Its place in the stream.
+        seq: u64,
+        /// URLs that came of it.
+        found: usize,
+    },
+    /// Write an `error`, the last event.
+    Failure {
+        /// Its place in the stream.
+        seq: u64,
+        /// Final totals.
         counts: Counts,
     },
     /// Write a `progress`, or let a later one stand for it.
@@ -130,6 +152,8 @@ pub struct Machine {
     /// The first index that was not handed out.
     dispatch_next: u32,
     in_flight: u32,
+    /// Sources of URLs that have not come to their end.
+    sources: u32,
     /// For [`Order::Input`]: results that wait for an earlier index.
     held: BTreeMap<u32, Page>,
     order_next: u32,
@@ -154,6 +178,7 @@ impl Machine {
             seq_next: 0,
             dispatch_next: 0,
             in_flight: 0,
+            sources: plan.sources,
             held: BTreeMap::new(),
             order_next: 0,
             ttfr: None,
@@ -191,6 +216,24 @@ impl Machine {
         debug_assert!(index < self.dispatch_next && self.in_flight > 0, "handed out before");
         self.in_flight -= 1;
         self.deliver(now, index, Page::Cached(page));
+        self.finish_when_done(now);
+    }
+
+    /// The search has come to an answer: what it found is announced and becomes the stream's URLs. Answers
+    /// the first one's index; `None` where the stream is being ended and wants none.
+    pub fn handle_found(&mut self, urls: &[Text]) -> Option<u32> {
+        if self.ending.is_some() {
+            return None;
+        }
+        let seq = self.take_seq();
+        self.output.push_back(Output::Search { seq, found: urls.len() });
+        self.handle_add(urls).ok()
+    }
+
+    /// A source of URLs has come to its end, whatever it gave.
+    pub fn handle_source_end(&mut self, now: Instant) {
+        debug_assert!(self.sources > 0, "each source ends once");
+        self.sources -= 1;
         self.finish_when_done(now);
     }
 
@@ -377,7 +420,7 @@ impl Machine {
     }
 
     fn finish_when_done(&mut self, now: Instant) {
-        if self.counts.completed() < self.counts.total || self.in_flight > 0 {
+        if self.counts.completed() < self.counts.total || self.in_flight > 0 || self.sources > 0 {
             return;
         }
         if self.state != State::Closing {
@@ -385,6 +428,10 @@ impl Machine {
         }
         self.go(State::Closed);
         let seq = self.take_seq();
+        if self.ending == Some(Ending::Failed) {
+            self.output.push_back(Output::Failure { seq, counts: self.counts });
+            return;
+        }
         self.output.push_back(Output::Summary {
             seq,
             counts: self.counts,

@@ -12,18 +12,19 @@ STAGES = "queue pace dns connect tls ttfb body extract_wait extract emit_wait".s
 DOCUMENT = set(
     "title byline published language description site_name image markdown text links word_count".split()
 )
-GATES = {"approved", "cached", "rejected", "failed"}
+GATES = {"approved", "cached", "rejected", "failed", "skipped"}
 
 
-def broken(events, total):
-    """What is wrong with a finished stream of `total` URLs; nothing, if the list is empty."""
+def broken(events, total, begins=None):
+    """What is wrong with a finished stream of `total` URLs; nothing, if the list is empty. A stream
+    that finds URLs on its way begins with fewer: `begins`."""
     if not events:
         return ["no events"]
     return [
         *_kinds(events),
         *_sequence(events),
-        *_ends(events, total),
-        *_counts(events, total),
+        *_ends(events, total if begins is None else begins),
+        *_counts(events, total, total if begins is None else begins),
         *(wrong for event in events if event["type"] == "result" for wrong in _result(event, total)),
     ]
 
@@ -69,7 +70,7 @@ def _ends(events, total):
         yield f"last_seq {last['last_seq']} of {last['seq']}"
 
 
-def _counts(events, total):
+def _counts(events, total, begins):
     """Invariant 2: one result per index, and sums that are true."""
     found = [event for event in events if event["type"] == "result"]
     indices = sorted(event["index"] for event in found)
@@ -95,8 +96,9 @@ def _counts(events, total):
         yield f"from_cache {last['from_cache']}"
     for n, event in enumerate(found, 1):
         progress = event["progress"]
-        if (progress["completed"], progress["total"]) != (n, total):
+        if progress["completed"] != n or not max(begins, n) <= progress["total"] <= total:
             yield f"progress {progress} of result {n}"
+        begins = progress["total"]
 
 
 def _result(event, total):
@@ -116,6 +118,9 @@ def _result(event, total):
             yield f"{where}: error {error}"
         if document is not None or result["gate_decision"] not in ("rejected", "failed"):
             yield f"{where}: an error, and {result['gate_decision']} or a document"
+    elif result["gate_decision"] == "skipped":
+        if result["status"] != 0 or document is not None:
+            yield f"{where}: skipped, with status {result['status']} or a document"
     elif result["status"] < 100:
         yield f"{where}: neither error nor status"
     if document is not None and not DOCUMENT <= set(document):

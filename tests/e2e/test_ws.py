@@ -275,12 +275,12 @@ class Ops(Sockets):
                 socket.op("cancel", id=name)
                 socket.stream(name)
 
-    def test_deepsearch_has_no_engine(self):
+    def test_deepsearch_is_a_stream_like_the_others(self):
         with self.socket() as socket:
-            event = self.refused_op(
-                socket, "deepsearch", "search_unavailable", id="d", data={"query": "q", "limit": 3}
-            )
-            self.assertEqual(event["error"]["status"], 503)
+            socket.op("deepsearch", id="d", data={"query": "zxqvbnonexistentword", "limit": 3})
+            events = socket.stream("d")
+            kinds = [event["type"] for event in events if "seq" in event]
+            self.assertEqual(kinds, ["metadata", "search", "summary"])
 
     def test_bad_messages_are_told_and_the_socket_stays_open(self):
         good = {"urls": self.pages(1)}

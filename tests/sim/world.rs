@@ -47,6 +47,8 @@ pub(crate) struct Seen {
     add_refused: u64,
     starved: u64,
     cached: u64,
+    found: u64,
+    failed: u64,
     rings_grown: u64,
     rings_shrunk: u64,
     rings_full: u64,
@@ -65,6 +67,8 @@ impl Seen {
         self.add_refused += run.add_refused;
         self.starved += run.starved;
         self.cached += run.cached;
+        self.found += run.found;
+        self.failed += run.failed;
         self.rings_grown += run.rings_grown;
         self.rings_shrunk += run.rings_shrunk;
         self.rings_full += run.rings_full;
@@ -73,8 +77,10 @@ impl Seen {
     pub(crate) fn covers_everything(&self) -> bool {
         let all = [self.paused, self.gaps, self.reattached, self.cancelled, self.deadline];
         let ops = [self.acked, self.added, self.add_refused, self.starved, self.cached];
+        let searches = [self.found, self.failed];
         let rings = [self.rings_grown, self.rings_shrunk, self.rings_full];
-        all.iter().chain(&ops).chain(&rings).all(|count| *count > 0) && self.completed > 0
+        let rare = searches.iter().chain(&rings);
+        all.iter().chain(&ops).chain(rare).all(|count| *count > 0) && self.completed > 0
     }
 }
 
@@ -90,6 +96,8 @@ pub(crate) struct World {
     urls: Vec<Text>,
     in_flight: Vec<u32>,
     aborted: bool,
+    /// A search that is to give the stream its URLs is under way.
+    searching: bool,
     readers: Vec<Reader>,
     results: Vec<u32>,
     last: Option<(Counts, &'static str)>,
@@ -99,7 +107,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random(seed);
-        let total = [1, 2, 10, 60][random.below(4) as usize];
+        let searching = random.chance(20);
+        let total = if searching { 0 } else { [1, 2, 10, 60][random.below(4) as usize] };
         let urls: Vec<Text> = (0..total).map(url).collect();
         let concurrency = 1 + random.below(8) as u32;
         let plan = Plan {
@@ -108,6 +117,7 @@ impl World {
             order: if random.chance(50) { Order::Input } else { Order::Completion },
             deadline: Duration::from_millis(50 + random.below(5000)),
             progress: Duration::from_millis(random.below(3) * 40),
+            sources: u32::from(searching),
         };
         let now = Instant::now();
         let mut log = Log::new(8_000);
@@ -121,6 +131,7 @@ impl World {
             urls,
             in_flight: Vec::new(),
             aborted: false,
+            searching,
             readers,
             results: Vec::new(),
             last: None,
@@ -148,6 +159,10 @@ impl World {
 
     /// One thing happens; `fair` leaves out whatever can hold the stream up.
     fn step(&mut self, fair: bool) {
+        if self.searching && (fair || self.random.chance(10)) {
+            self.end_search();
+            return;
+        }
         let dice = self.random.below(100);
         match dice {
             0..40 => self.end_page(),
@@ -262,6 +277,31 @@ impl World {
         assert_eq!(self.machine.counts().total, self.urls.len() as u64);
     }
 
+    /// The search finds some URLs, or none, or fails.
+    fn end_search(&mut self) {
+        self.searching = false;
+        if self.random.chance(30) {
+            self.trace("the search fails");
+            self.machine.handle_end(self.now, Ending::Failed);
+        } else {
+            let count = self.random.below(12);
+            let first = self.urls.len() as u64;
+            let urls: Vec<Text> = (first..first + count).map(url).collect();
+            self.trace(&format!("the search finds {count}"));
+            match self.machine.handle_found(&urls) {
+                Some(at) => {
+                    assert!(!self.aborted, "nothing is found for a stream that ends");
+                    assert_eq!(u64::from(at), first, "behind all others");
+                    self.urls.extend(urls);
+                    self.seen.found += 1;
+                }
+                None => assert!(self.machine.ending().is_some(), "a running stream takes its hits"),
+            }
+        }
+        assert!(self.last.is_none(), "a stream waits for its search");
+        self.machine.handle_source_end(self.now);
+    }
+
     fn end(&mut self) {
         let ending = if self.random.chance(50) { Ending::Cancelled } else { Ending::Drained };
         self.trace(&format!("{ending:?}"));
@@ -328,6 +368,25 @@ impl World {
                     }
                 }
             }
+            Output::Search { seq, found } => {
+                let facts = events::SearchFacts {
+                    query: "q",
+                    urls_found: found,
+                    search_time_ms: 1,
+                    provider: "p",
+                };
+                events::search(out, seq, &facts)
+            }
+            Output::Failure { seq, counts } => {
+                assert!(self.last.replace((counts, "failed")).is_none(), "one last event");
+                let facts = events::Failure {
+                    code: "search_unavailable",
+                    status: 503,
+                    message: "m",
+                    retry_after_ms: 1,
+                };
+                events::error(out, seq, &facts, &counts)
+            }
             Output::Progress => events::heartbeat(out, UNIX_EPOCH),
             Output::Abort => {
                 self.aborted = true;
@@ -352,6 +411,7 @@ impl World {
             "completed" => self.seen.completed += 1,
             "cancelled" => self.seen.cancelled += 1,
             "deadline_exceeded" => self.seen.deadline += 1,
+            "failed" => self.seen.failed += 1,
             other => panic!("unknown status {other}"),
         }
         let mut indexes = self.results.clone();

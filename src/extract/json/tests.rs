@@ -15,6 +15,11 @@ fn parts_of_an_answer() {
     let parts = answer(&bytes).unwrap();
     assert_eq!(&bytes[parts.quality], b"0.85");
     assert_eq!(&bytes[parts.document], b"{\"title\":\"A\"}");
+    assert!(parts.about.is_empty());
+    let bytes = wrapped("{\"title\":\"A\"},\"about\":{\"links\":[]}");
+    let parts = answer(&bytes).unwrap();
+    assert_eq!(&bytes[parts.document], b"{\"title\":\"A\"}");
+    assert_eq!(&bytes[parts.about], b"{\"links\":[]}");
 }
 
 #[test]
@@ -34,6 +39,9 @@ fn other_shapes_are_refused() {
         "{\"quality_score\":0.5,\"document\":{}}}",
         "{\"quality_score\":0.5,\"document\":{}}\n",
         "{\"quality_score\":0.5,\"document\":{},\"more\":1}",
+        "{\"quality_score\":0.5,\"document\":{},\"about\":1}",
+        "{\"quality_score\":0.5,\"document\":{},\"about\":{},\"about\":{}}",
+        "{\"quality_score\":0.5,\"document\":{},}",
         " {\"quality_score\":0.5,\"document\":{}}",
     ] {
         assert!(answer(text.as_bytes()).is_err(), "{text}");

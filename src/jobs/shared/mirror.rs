@@ -4,8 +4,9 @@
 use super::store::{self, Fields, number, text};
 use crate::cluster::Cluster;
 use crate::crawl::node::Node;
+use crate::error::ApiCode;
 use crate::jobs::view::View;
-use crate::proto::events::{self, Counts, Event, Kind, Progress, Summary};
+use crate::proto::events::{self, Counts, Event, Failure, Kind, Progress, Summary};
 use crate::stream::log::Log;
 use crate::stream::{Birth, Patience, Stream, Totals};
 use bytes::{Bytes, BytesMut};
@@ -105,7 +106,8 @@ impl Mirror {
                     let message = "the job is not kept any more";
                     let (next, counts) = (self.next, self.counts);
                     let out = &mut BytesMut::new();
-                    self.append(events::error(out, next, "stream_expired", 404, message, &counts));
+                    let failure = Failure::new(ApiCode::StreamExpired, message);
+                    self.append(events::error(out, next, &failure, &counts));
                     return;
                 }
                 uring::time::sleep(NEWS_EVERY).await;

@@ -5,7 +5,7 @@
 //! | op | fields | what it does |
 //! | --- | --- | --- |
 //! | `crawl` | `id`, `data`, `credit`? | begins a stream; `data` is the body of `POST /crawl/stream` |
-//! | `deepsearch` | `id`, `data` | refused with `search_unavailable`: there is no search engine yet |
+//! | `deepsearch` | `id`, `data`, `credit`? | begins a stream; `data` is the body of `POST /deepsearch/stream` |
 //! | `cancel` | `id` | ends a stream; its `summary` follows, whatever its credit |
 //! | `add` | `id`, `urls` | more URLs for a running stream; answered by `added` |
 //! | `ack` | `id`, `seq` | the events up to `seq` need not be kept for a resume |

@@ -26,10 +26,8 @@ impl Socket {
     /// Obeys an op, or says why not.
     pub(super) async fn obey(&mut self, op: Op, now: Instant) {
         let done = match op {
-            Op::Crawl { id, request, credit } => self.crawl(id, request, credit, now),
-            Op::Deepsearch { id } => {
-                let error = ApiError::new(ApiCode::SearchUnavailable, "there is no search engine");
-                Err(Refused::state(Some(id), error.retry_after(Duration::from_secs(60))))
+            Op::Crawl { id, request, credit } | Op::Deepsearch { id, request, credit } => {
+                self.crawl(id, request, credit, now)
             }
             Op::Cancel { id } => self.cancel(&id),
             Op::Add { id, urls } => self.add(&id, &urls).await,
@@ -72,15 +70,23 @@ impl Socket {
         self.free_place(&id)?;
         self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
         let key = self.key.as_deref();
+        let (searches, most) =
+            (request.search.is_some(), request.urls_max(&self.node.shared.config));
         let place = visit::begin_stream(key)
-            .and_then(|place| visit::take_urls(key, request.urls.len()).map(|()| place))
+            .and_then(|place| visit::take_urls(key, most).map(|()| place))
+            .and_then(|place| {
+                if searches {
+                    self.node.shared.search.admit(now)?;
+                }
+                Ok(place)
+            })
             .map_err(|error| Refused::state(Some(id.clone()), error))?;
         let terms = Terms {
             place: place.map(Arc::new),
             id: Ulid::generate(),
             principal: Arc::clone(&self.principal),
             idempotency_key: None,
-            endpoint: Endpoint::CrawlWs,
+            endpoint: if searches { Endpoint::DeepsearchWs } else { Endpoint::CrawlWs },
             background: None,
             order: OrderName::Completion,
             resumable: true,

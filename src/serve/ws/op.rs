@@ -1,6 +1,7 @@
 //! What a client asks for on its WebSocket: JSON by `simd-json` and serde.
 
 use crate::config::Config;
+use crate::crawl::request::deepsearch::DeepsearchBody;
 use crate::crawl::request::{self, Body, CrawlRequest};
 use crate::error::{ApiCode, ApiError};
 use crate::limits::{WS_CREDIT_MAX, WS_ID_BYTES_MAX};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) enum Op {
     Crawl { id: String, request: CrawlRequest, credit: Option<u32> },
-    Deepsearch { id: String },
+    Deepsearch { id: String, request: CrawlRequest, credit: Option<u32> },
     Cancel { id: String },
     Add { id: String, urls: Arc<[Text]> },
     Ack { id: String, seq: u64 },
@@ -67,7 +68,7 @@ macro_rules! shapes {
 
 shapes! {
     CrawlShape { id: String, data: Body, credit: Option<u32>, }
-    DeepsearchShape { id: String, #[serde(rename = "data")] _data: IgnoredAny, }
+    DeepsearchShape { id: String, data: DeepsearchBody, credit: Option<u32>, }
     CancelShape { id: String, }
     AddShape { id: String, #[serde(deserialize_with = "request::texts")] urls: Texts, }
     AckShape { id: String, seq: u64, }
@@ -95,7 +96,11 @@ fn read(op: &str, text: &mut [u8], config: &Config) -> Result<Op, ApiError> {
             check_credit("credit", credit)?;
             Op::Crawl { id, request: data.check(config)?, credit }
         }
-        "deepsearch" => Op::Deepsearch { id: shape::<DeepsearchShape>(text)?.id },
+        "deepsearch" => {
+            let DeepsearchShape { id, data, credit, .. } = shape(text)?;
+            check_credit("credit", credit)?;
+            Op::Deepsearch { id, request: data.check(config)?, credit }
+        }
         "cancel" => Op::Cancel { id: shape::<CancelShape>(text)?.id },
         "add" => {
             let AddShape { id, urls, .. } = shape(text)?;
@@ -196,6 +201,8 @@ mod tests {
             (r#"{"op":"ping","op":"ping"}"#, None, ""),
             (r#"{"op":"ack","id":"a","seq":-1}"#, Some("a"), "seq"),
             (r#"{"op":"credit","id":"a","n":4000000000}"#, Some("a"), "n"),
+            (r#"{"op":"deepsearch","id":"a","data":{"query":""}}"#, Some("a"), "query"),
+            (r#"{"op":"deepsearch","id":"a","data":{}}"#, Some("a"), "query"),
             (r#"{"op":"add","id":"a","urls":[]}"#, Some("a"), "urls"),
             (r#"{"op":"add","id":"a","urls":["ftp://a"]}"#, Some("a"), "urls[0]"),
             (r#"{"op":"crawl","id":"a","data":{}}"#, Some("a"), "urls"),

@@ -217,6 +217,7 @@ impl Options {
                 links: wants(Format::Links),
                 metadata: wants(Format::Metadata),
             },
+            ..forebay_extractor::Options::default()
         }
     }
 

@@ -6,6 +6,7 @@ use dom_smoothie::{Article, Config, Metadata, Readability, TextMode};
 
 use crate::content::{self, Link};
 use crate::metadata::Facts;
+use crate::options::Wanted;
 use crate::quality::{self, Signals};
 use crate::{FIELD_BYTES_MAX, URL_BYTES_MAX, date, metadata, tree, words};
 
@@ -25,6 +26,8 @@ pub(crate) struct Page {
     pub(crate) word_count: usize,
     /// Hundredths.
     pub(crate) quality: u8,
+    /// `,"about":{…}`, or nothing.
+    pub(crate) about: Vec<u8>,
 }
 
 /// Bytes of the text's start in which the title's words are looked for.
@@ -41,21 +44,27 @@ const INVISIBLE: &str = "script,style,noscript,template,svg,iframe,object,embed,
 const SURROUNDINGS: &str = "nav,footer,aside,header nav,[role=\"navigation\"]";
 
 /// The main content; where there is none, the whole page's text without its surroundings.
-pub(crate) fn article(html: &str, url: &str) -> Page {
+pub(crate) fn article(html: &str, url: &str, about: Wanted) -> Page {
     first_with_text(html, |doc| {
         let tree = doc();
-        let facts = Facts::of(&tree, html, url);
-        readable(tree, url, &facts).unwrap_or_else(|| whole(doc(), url, &facts, true))
+        let facts = Facts::of(&tree, html, url, about.links);
+        let page = readable(tree, url, &facts);
+        with_about(page.unwrap_or_else(|| whole(doc(), url, &facts, true)), about, &facts)
     })
 }
 
 /// The whole page's text.
-pub(crate) fn full(html: &str, url: &str) -> Page {
+pub(crate) fn full(html: &str, url: &str, about: Wanted) -> Page {
     first_with_text(html, |doc| {
         let tree = doc();
-        let facts = Facts::of(&tree, html, url);
-        whole(tree, url, &facts, false)
+        let facts = Facts::of(&tree, html, url, about.links);
+        with_about(whole(tree, url, &facts, false), about, &facts)
     })
+}
+
+fn with_about(mut page: Page, about: Wanted, facts: &Facts) -> Page {
+    facts.told.write(&mut page.about, about, &facts.base);
+    page
 }
 
 /// The page that `make` gives for the document as browsers show it, or, when that has no text, for

@@ -35,7 +35,9 @@ pub(crate) fn write(page: &Page, formats: Formats) -> Vec<u8> {
     out.push(b',');
     key(&mut out, "word_count");
     out.extend_from_slice(page.word_count.to_string().as_bytes());
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
+    out.extend_from_slice(&page.about);
+    out.push(b'}');
     out
 }
 

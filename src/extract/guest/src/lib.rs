@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | `extractor` | `article` (default): the main text; `full`: the whole page's text |
 //! | `formats` | comma-separated: `markdown`, `text`, `links`, `metadata`; absent: all |
+//! | `about` | comma-separated: `robots`, `links`: what to tell beside the document; absent: nothing |
 //!
 //! ## The answer
 //!
@@ -49,12 +50,19 @@
 //! - `word_count` counts runs of letters and digits; where a script writes without spaces, each Han
 //!   or kana character counts as a word.
 //!
+//! With the option `about` the answer may have one more member behind the document, for whoever follows
+//! links: `"about":{"robots":"noindex,nofollow","canonical":"https://…","links":["https://…"]}`. `robots`
+//! is what the page's `<meta name=robots>` says, or null; `canonical` and `links` are there with
+//! `links`: the page's `rel=canonical`, or null, and all its links but those of `rel=nofollow`, at most
+//! [`LINKS_MAX`]. A module that knows nothing of it leaves it out.
+//!
 //! # `quality_score`
 //!
 //! How likely the document is the page's main content, between 0 and 1, two decimals; 0 means that
 //! the page has no text. It is a product, so that one bad sign is enough to lower it; the formula
 //! and its weights stand in [`quality`].
 
+mod about;
 mod article;
 mod content;
 mod date;
@@ -70,7 +78,7 @@ mod words;
 #[cfg(target_arch = "wasm32")]
 mod abi;
 
-pub use options::{Formats, Kind, Options};
+pub use options::{Formats, Kind, Options, Wanted};
 
 /// Version of the ABI that this module speaks.
 pub const ABI_VERSION: u32 = 1;
@@ -91,8 +99,8 @@ pub const FIELD_BYTES_MAX: usize = 1_000;
 #[must_use]
 pub fn extract(html: &str, url: &str, options: &Options) -> Vec<u8> {
     let page = match options.kind {
-        Kind::Article => article::article(html, url),
-        Kind::Full => article::full(html, url),
+        Kind::Article => article::article(html, url, options.about),
+        Kind::Full => article::full(html, url, options.about),
     };
     document::write(&page, options.formats)
 }

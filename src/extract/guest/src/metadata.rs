@@ -2,6 +2,7 @@
 
 use dom_query::{Document, NodeRef};
 
+use crate::about::Told;
 use crate::tree::{Visitor, walk};
 use crate::url::Base;
 use crate::{date, words};
@@ -17,12 +18,15 @@ pub(crate) struct Facts {
     pub(crate) published: Option<String>,
     /// BCP 47.
     pub(crate) language: Option<String>,
+    /// What it tells crawlers.
+    pub(crate) told: Told,
 }
 
 impl Facts {
-    /// Walks the whole document. `html` is its source, where JSON-LD is searched for a date.
-    pub(crate) fn of(doc: &Document, html: &str, url: &str) -> Self {
-        let mut finder = Finder::default();
+    /// Walks the whole document. `html` is its source, where JSON-LD is searched for a date; its links
+    /// are kept where they are wanted.
+    pub(crate) fn of(doc: &Document, html: &str, url: &str, links: bool) -> Self {
+        let mut finder = Finder { wants_links: links, ..Finder::default() };
         walk(doc.root(), &mut finder);
         let published = finder
             .meta_date
@@ -35,6 +39,7 @@ impl Facts {
             base: Base::new(url, finder.base.as_deref()),
             published,
             language: language.into_iter().flatten().find_map(|tag| language_tag(&tag)),
+            told: finder.told,
         }
     }
 }
@@ -49,6 +54,8 @@ struct Finder {
     html_lang: Option<String>,
     meta_lang: Option<String>,
     locale: Option<String>,
+    wants_links: bool,
+    told: Told,
 }
 
 impl Visitor for Finder {
@@ -62,6 +69,21 @@ impl Visitor for Finder {
             }
             "base" if self.base.is_none() => self.base = attr("href"),
             "meta" => self.meta(&node),
+            "a" | "area" if self.wants_links => {
+                if let Some(href) = node.attr("href") {
+                    self.told.link(&href, node.attr("rel").as_deref());
+                }
+            }
+            "link" if self.wants_links => {
+                let canonical = |rel: &str| {
+                    rel.split_whitespace().any(|rel| rel.eq_ignore_ascii_case("canonical"))
+                };
+                if let (Some(rel), Some(href)) = (node.attr("rel"), node.attr("href"))
+                    && canonical(&rel)
+                {
+                    self.told.canonical(&href);
+                }
+            }
             "time" if self.time_date.is_none() => {
                 self.time_date = attr("datetime").and_then(|text| date::iso(&text));
             }
@@ -100,6 +122,7 @@ impl Finder {
             "content-language" | "language" | "dc.language" if self.meta_lang.is_none() => {
                 self.meta_lang = Some(content.to_string());
             }
+            "robots" | "forebay" => self.told.robots(&content),
             "og:locale" if self.locale.is_none() => self.locale = Some(content.to_string()),
             "article:published_time"
             | "og:published_time"
@@ -187,7 +210,7 @@ mod tests {
 
     #[test]
     fn dates_outside_the_usual_places() {
-        let facts = |html: &str| Facts::of(&Document::from(html), html, "https://e.com/");
+        let facts = |html: &str| Facts::of(&Document::from(html), html, "https://e.com/", false);
         let time = facts("<p><time datetime='2024-03-05'>5 March</time>");
         assert_eq!(time.published.as_deref(), Some("2024-03-05"));
         let linked = facts("<script>{\"@graph\":[{\"datePublished\": \"2024-03-06\"}]}</script>");

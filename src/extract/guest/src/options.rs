@@ -36,6 +36,15 @@ impl Default for Formats {
     }
 }
 
+/// What is told of a page beside its document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// What it says to robots, where it says something.
+    pub robots: bool,
+    /// Its canonical address and all its links.
+    pub links: bool,
+}
+
 /// Options of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
@@ -43,6 +52,8 @@ pub struct Options {
     pub kind: Kind,
     /// Which parts.
     pub formats: Formats,
+    /// What beside them.
+    pub about: Wanted,
 }
 
 impl Options {
@@ -60,6 +71,10 @@ impl Options {
                     }
                 }
                 "formats" => options.formats = formats(value),
+                "about" => {
+                    let has = |name| value.split(',').any(|part| part == name);
+                    options.about = Wanted { robots: has("robots"), links: has("links") };
+                }
                 _ => {}
             }
         }
@@ -87,9 +102,10 @@ mod tests {
 
     #[test]
     fn lines_are_read_and_unknown_keys_are_skipped() {
-        let read = Options::parse("extractor=full\nformats=text,links\nnext=1\n");
+        let read = Options::parse("extractor=full\nformats=text,links\nabout=links\nnext=1\n");
         let formats = Formats { text: true, links: true, ..Formats::NONE };
-        assert_eq!(read, Some(Options { kind: Kind::Full, formats }));
+        let about = Wanted { robots: false, links: true };
+        assert_eq!(read, Some(Options { kind: Kind::Full, formats, about }));
         assert_eq!(Options::parse(""), Some(Options::default()));
         assert_eq!(Options::parse("extractor=recipe\n"), None);
     }

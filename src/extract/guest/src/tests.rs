@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::{Formats, Kind, Options, extract};
+use crate::{Formats, Kind, Options, Wanted, extract};
 
 const URL: &str = "https://example.com/news/a.html";
 
@@ -33,6 +33,33 @@ fn article() -> String {
 }
 
 #[test]
+fn what_crawlers_are_told_stands_beside_the_document() {
+    let html = "<head><meta name=Robots content=noindex><base href=/b/>\
+                <link rel='x CANONICAL' href=c?d><link rel=canonical href=other></head>\
+                <nav><a href=one>1</a><a rel='ugc nofollow' href=two>2</a><a href=#top>3</a></nav>\
+                <p>Text enough for a page.<map><area href=/three></map><a href=mailto:x@y.z>4</a>";
+    let told = |about| {
+        let answer = extract(html, URL, &Options { about, ..Options::default() });
+        serde_json::from_slice::<Value>(&answer).unwrap()["about"].take()
+    };
+    assert_eq!(told(Wanted::default()), Value::Null);
+    let robots = serde_json::json!({"robots": "noindex"});
+    assert_eq!(told(Wanted { robots: true, links: false }), robots);
+    let all = serde_json::json!({
+        "robots": "noindex",
+        "canonical": "https://example.com/b/c?d",
+        "links": ["https://example.com/b/one", "https://example.com/three"],
+    });
+    assert_eq!(told(Wanted { robots: true, links: true }), all);
+    let silent = extract(
+        "<p>Nothing to say.",
+        URL,
+        &Options { about: Wanted { robots: true, links: false }, ..Options::default() },
+    );
+    assert!(silent.ends_with(b"}}") && !silent.windows(7).any(|part| part == b"\"about\""));
+}
+
+#[test]
 fn an_article_gives_every_field() {
     let (quality, doc) = document(&article(), &Options::default());
     assert!(quality > 0.8, "{quality}");
@@ -57,7 +84,7 @@ fn an_article_gives_every_field() {
 #[test]
 fn formats_that_are_not_asked_for_are_null() {
     let formats = Formats { text: true, ..Formats::NONE };
-    let (_, doc) = document(&article(), &Options { kind: Kind::Article, formats });
+    let (_, doc) = document(&article(), &Options { formats, ..Options::default() });
     for key in ["title", "published", "language", "image", "markdown", "links"] {
         assert!(doc[key].is_null(), "{key}");
     }
@@ -104,7 +131,7 @@ fn a_page_without_text_is_empty_and_scores_zero() {
 
 #[test]
 fn the_whole_page_is_there_for_the_asking() {
-    let options = Options { kind: Kind::Full, formats: Formats::ALL };
+    let options = Options { kind: Kind::Full, ..Options::default() };
     let (_, doc) = document(&article(), &options);
     let text = doc["text"].as_str().unwrap();
     assert!(text.contains("Home") && text.contains("All rights reserved"), "{text}");
