@@ -38,6 +38,9 @@ pub mod crawl;
 
 pub mod serve;
 
+pub mod notify;
+pub mod reload;
+
 pub mod control;
 pub mod server;
 

@@ -93,7 +93,7 @@ impl Ask {
             Some(Route::StreamEvents(_)) if self.wants_sse => Endpoint::EventsSse,
             Some(Route::StreamEvents(_)) => Endpoint::EventsNdjson,
             Some(Route::Stream(_) | Route::StreamTrace(_)) => Endpoint::Streams,
-            None => Endpoint::Other,
+            Some(Route::Reload) | None => Endpoint::Other,
         }
     }
 

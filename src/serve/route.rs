@@ -14,6 +14,8 @@ pub enum Route {
     Healthz,
     /// Prometheus text.
     Metrics,
+    /// Reads the settings again.
+    Reload,
     /// Percentiles.
     Latency,
     /// One JSON answer for all URLs.
@@ -52,6 +54,7 @@ impl Route {
             "/extract" => Some(Self::Extract),
             "/crawl/sse" => Some(Self::CrawlSse),
             "/latency" => Some(Self::Latency),
+            "/admin/reload" => Some(Self::Reload),
             path => Self::find_stream(path.strip_prefix("/streams/")?),
         }
     }
@@ -73,7 +76,7 @@ impl Route {
     #[must_use]
     pub const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Crawl | Self::CrawlStream | Self::Extract => &[Method::Post],
+            Self::Crawl | Self::CrawlStream | Self::Extract | Self::Reload => &[Method::Post],
             Self::CrawlSse => &[Method::Get, Method::Head, Method::Post],
             Self::Stream(_) => &[Method::Get, Method::Head, Method::Delete],
             _ => &[Method::Get, Method::Head],
@@ -84,7 +87,7 @@ impl Route {
     #[must_use]
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Crawl | Self::CrawlStream | Self::Extract => "POST, OPTIONS",
+            Self::Crawl | Self::CrawlStream | Self::Extract | Self::Reload => "POST, OPTIONS",
             Self::CrawlSse => "GET, HEAD, POST, OPTIONS",
             Self::Stream(_) => "GET, HEAD, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
@@ -117,7 +120,14 @@ mod tests {
     #[test]
     fn allow_names_each_method_once() {
         let stream = format!("/streams/{}", Ulid(7));
-        for path in ["/crawl", "/livez", "/crawl/sse", &stream, &format!("{stream}/events")] {
+        for path in [
+            "/crawl",
+            "/admin/reload",
+            "/livez",
+            "/crawl/sse",
+            &stream,
+            &format!("{stream}/events"),
+        ] {
             let route = Route::find(path).expect("a route");
             let names: Vec<&str> = route.methods().iter().map(|method| method.as_str()).collect();
             assert_eq!(route.allow(), format!("{}, OPTIONS", names.join(", ")));
