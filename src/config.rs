@@ -4,13 +4,17 @@
 //! A setting `egress.allow` is `--egress-allow`, `FOREBAY_EGRESS_ALLOW`, and `allow` under
 //! `[egress]`; `server.cores` is `--cores`, `FOREBAY_CORES`, and `cores` under `[server]`. Flags win over variables, variables over the file, the file over the default.
 
+pub mod effective;
+mod live;
 mod load;
+pub mod reload;
 mod value;
 
-pub use load::{Problem, Source, Sources, load, table_markdown};
+pub use live::{Change, Live};
+pub use load::{Loaded, Problem, Source, Sources, load, load_traced, table_markdown};
 pub use value::{Deflate, Names, Roots, SearchProvider, Secret, SecretUrl, Value};
 
-use crate::observe::logging::LogFormat;
+use crate::observe::logging::{self, LogFormat};
 use crate::proto::forwarded::ForwardedField;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,9 +33,39 @@ pub struct Setting {
     pub expected: &'static str,
     /// Inclusive bounds of a number.
     pub bounds: Option<(u64, u64)>,
+    /// `reloadable`, `secret`, or nothing.
+    marks: &'static [&'static str],
 }
 
 impl Setting {
+    /// Whether a running server takes a new value; the others need a restart.
+    #[must_use]
+    pub fn reloadable(&self) -> bool {
+        self.marks.contains(&"reloadable")
+    }
+
+    /// Whether the value is never shown.
+    #[must_use]
+    pub fn secret(&self) -> bool {
+        self.marks.contains(&"secret")
+    }
+
+    /// What its number counts, by the end of its name.
+    #[must_use]
+    pub fn unit(&self) -> Option<&'static str> {
+        let name = self.name.trim_end_matches("_max").trim_end_matches("_min");
+        let units = [
+            ("_ms", "ms"),
+            ("_s", "s"),
+            ("bytes", "bytes"),
+            ("_percent", "%"),
+            ("_per_min", "per minute"),
+        ];
+        let bounded = self.bounds.is_some();
+        let fits = |(end, _): &&(&str, &str)| name.ends_with(end) || self.name.ends_with(end);
+        units.iter().find(fits).filter(|_| bounded).map(|(_, unit)| *unit)
+    }
+
     /// The environment variable that sets it.
     #[must_use]
     pub fn variable(&self) -> String {
@@ -60,7 +94,7 @@ macro_rules! bounds {
 }
 
 macro_rules! settings {
-    ($( $(#[doc = $doc:literal])+ $name:literal $field:ident: $ty:ty = $default:expr $(, $min:literal..=$max:expr)?; )+) => {
+    ($( $(#[doc = $doc:literal])+ $name:literal $field:ident: $ty:ty = $default:expr $(, $min:literal..=$max:expr)? $(, $mark:ident)*; )+) => {
         /// The whole configuration, validated: every value is within its setting's bounds.
         #[derive(Debug, Clone, PartialEq)]
         pub struct Config {
@@ -79,6 +113,7 @@ macro_rules! settings {
             doc: concat!($($doc),+),
             expected: <$ty as Value>::EXPECTED,
             bounds: bounds!($($min, $max)?),
+            marks: &[$(stringify!($mark)),*],
         }, )+ ];
 
         impl Config {
@@ -116,19 +151,19 @@ settings! {
     /// Entries of each loop's submission queue.
     "server.ring_entries" ring_entries: u32 = 1024, 64..=32768;
     /// Open client connections of the whole process; above it new ones are answered 503 and closed.
-    "server.connections_max" connections_max: usize = 20_000, 1..=1_000_000;
+    "server.connections_max" connections_max: usize = 20_000, 1..=1_000_000, reloadable;
     /// Milliseconds for a request head, from its first byte (or the accept) to its last.
-    "server.head_timeout_ms" head_timeout_ms: u64 = 10_000, 10..=600_000;
+    "server.head_timeout_ms" head_timeout_ms: u64 = 10_000, 10..=600_000, reloadable;
     /// Milliseconds for a request body to arrive whole.
-    "server.body_timeout_ms" body_timeout_ms: u64 = 30_000, 10..=600_000;
+    "server.body_timeout_ms" body_timeout_ms: u64 = 30_000, 10..=600_000, reloadable;
     /// Milliseconds that a keep-alive connection may wait for its next request.
-    "server.idle_timeout_ms" idle_timeout_ms: u64 = 75_000, 10..=3_600_000;
+    "server.idle_timeout_ms" idle_timeout_ms: u64 = 75_000, 10..=3_600_000, reloadable;
     /// Milliseconds that a client may refuse to take bytes of an answer that is no stream.
-    "server.write_stall_ms" write_stall_ms: u64 = 30_000, 10..=600_000;
+    "server.write_stall_ms" write_stall_ms: u64 = 30_000, 10..=600_000, reloadable;
     /// Bytes of a JSON request body.
-    "server.body_bytes_max" body_bytes_max: usize = 4 * 1024 * 1024, 1024..=67_108_864;
+    "server.body_bytes_max" body_bytes_max: usize = 4 * 1024 * 1024, 1024..=67_108_864, reloadable;
     /// Seconds that streams may still run after SIGTERM before they are ended.
-    "server.drain_timeout_s" drain_timeout_s: u64 = 30, 0..=3600;
+    "server.drain_timeout_s" drain_timeout_s: u64 = 30, 0..=3600, reloadable;
     /// Bytes of pooled I/O buffers per loop; above it reads wait for a free buffer's return.
     "server.arena_bytes_max" arena_bytes_max: usize = 256 * 1024 * 1024, 1_048_576..=68_719_476_736u64;
 
@@ -156,17 +191,17 @@ settings! {
     "limits.address_connections" address_connections: usize = 0, 0..=1_000_000;
     /// Requests a minute of one key; 0 for no limit. A key's entry in the keys file may say otherwise,
     /// here and below.
-    "limits.key_requests_per_min" key_requests_per_min: u32 = 0, 0..=10_000_000;
+    "limits.key_requests_per_min" key_requests_per_min: u32 = 0, 0..=10_000_000, reloadable;
     /// URLs a minute of one key; 0 for no limit.
-    "limits.key_urls_per_min" key_urls_per_min: u32 = 0, 0..=100_000_000;
+    "limits.key_urls_per_min" key_urls_per_min: u32 = 0, 0..=100_000_000, reloadable;
     /// Bytes of answers a minute of one key; 0 for no limit.
-    "limits.key_bytes_per_min" key_bytes_per_min: u64 = 0, 0..=1_099_511_627_776u64;
+    "limits.key_bytes_per_min" key_bytes_per_min: u64 = 0, 0..=1_099_511_627_776u64, reloadable;
     /// Requests at a time of one key; 0 for no limit.
-    "limits.key_concurrency" key_concurrency: usize = 0, 0..=1_000_000;
+    "limits.key_concurrency" key_concurrency: usize = 0, 0..=1_000_000, reloadable;
     /// Streams at a time of one key; 0 for no limit.
-    "limits.key_streams" key_streams: usize = 0, 0..=1_000_000;
+    "limits.key_streams" key_streams: usize = 0, 0..=1_000_000, reloadable;
     /// Connections at a time of one key; 0 for no limit.
-    "limits.key_connections" key_connections: usize = 0, 0..=1_000_000;
+    "limits.key_connections" key_connections: usize = 0, 0..=1_000_000, reloadable;
     /// Resident bytes of the process above which new crawls and extractions are answered 503; 0 for no
     /// limit.
     "limits.memory_bytes_max" memory_bytes_max: u64 = 0, 0..=1_099_511_627_776u64;
@@ -180,63 +215,63 @@ settings! {
     /// PEM file with the certificate's private key.
     "tls.key" tls_key: Option<std::path::PathBuf> = None;
     /// Milliseconds for a client's TLS handshake.
-    "tls.handshake_timeout_ms" tls_handshake_timeout_ms: u64 = 10_000, 10..=600_000;
+    "tls.handshake_timeout_ms" tls_handshake_timeout_ms: u64 = 10_000, 10..=600_000, reloadable;
 
     /// File for one JSON line per request: who, what, from where, what came of it; `-` for standard
     /// error.
     "audit.file" audit_file: Option<std::path::PathBuf> = None;
 
     /// URLs of one stream.
-    "stream.urls_max" urls_max: usize = 1000, 1..=crate::limits::URLS_PER_STREAM_MAX;
+    "stream.urls_max" urls_max: usize = 1000, 1..=crate::limits::URLS_PER_STREAM_MAX, reloadable;
     /// Streams of the whole process that may run at once; above it 503 overloaded.
-    "stream.streams_max" streams_max: usize = 10_000, 1..=1_000_000;
+    "stream.streams_max" streams_max: usize = 10_000, 1..=1_000_000, reloadable;
     /// Bytes of durable events kept for replay, per stream; also the most that may wait for a slow
     /// client before the stream's crawl pauses.
     "stream.replay_bytes_max" replay_bytes_max: usize = 8 * 1024 * 1024, 65_536..=1_073_741_824;
     /// Bytes of events of all streams together; above it new streams are answered 503 overloaded.
-    "stream.bytes_max" stream_bytes_max: usize = 1024 * 1024 * 1024, 1_048_576..=1_099_511_627_776u64;
+    "stream.bytes_max" stream_bytes_max: usize = 1024 * 1024 * 1024, 1_048_576..=1_099_511_627_776u64, reloadable;
     /// Ended streams that are kept for replay within their resume window; the oldest go first.
-    "stream.kept_max" streams_kept_max: usize = 4096, 1..=1_000_000;
+    "stream.kept_max" streams_kept_max: usize = 4096, 1..=1_000_000, reloadable;
     /// Milliseconds between heartbeats of a stream (NDJSON events, SSE comments).
-    "stream.heartbeat_ms" heartbeat_ms: u64 = 15_000, 10..=300_000;
+    "stream.heartbeat_ms" heartbeat_ms: u64 = 15_000, 10..=300_000, reloadable;
 
     /// Frames that a connection's ring holds at least, however slow its reader.
-    "buffer.frames_min" buffer_frames_min: usize = 64, 1..=65_536;
+    "buffer.frames_min" buffer_frames_min: usize = 64, 1..=65_536, reloadable;
     /// Frames that a connection's ring holds at first.
-    "buffer.frames_start" buffer_frames_start: usize = 256, 1..=65_536;
+    "buffer.frames_start" buffer_frames_start: usize = 256, 1..=65_536, reloadable;
     /// Frames that a connection's ring holds at most.
-    "buffer.frames_max" buffer_frames_max: usize = 2048, 1..=65_536;
+    "buffer.frames_max" buffer_frames_max: usize = 2048, 1..=65_536, reloadable;
     /// Bytes that a connection's ring holds at most.
-    "buffer.bytes_max" buffer_bytes_max: usize = 1024 * 1024, 65_536..=1_073_741_824;
+    "buffer.bytes_max" buffer_bytes_max: usize = 1024 * 1024, 65_536..=1_073_741_824, reloadable;
     /// Percent of its size that a full ring with a fast reader grows to.
-    "buffer.growth_percent" buffer_growth_percent: usize = 150, 101..=1000;
+    "buffer.growth_percent" buffer_growth_percent: usize = 150, 101..=1000, reloadable;
     /// Percent of its size that a ring shrinks to when sends are slow.
-    "buffer.shrink_percent" buffer_shrink_percent: usize = 75, 1..=99;
+    "buffer.shrink_percent" buffer_shrink_percent: usize = 75, 1..=99, reloadable;
     /// Sends that the ring's size is judged by.
-    "buffer.window_sends" buffer_window_sends: u32 = 50, 1..=64;
+    "buffer.window_sends" buffer_window_sends: u32 = 50, 1..=64, reloadable;
     /// Milliseconds above which a send counts as slow.
-    "buffer.slow_send_ms" buffer_slow_send_ms: u64 = 100, 1..=60_000;
+    "buffer.slow_send_ms" buffer_slow_send_ms: u64 = 100, 1..=60_000, reloadable;
     /// Slow sends within the window before the ring shrinks.
-    "buffer.slow_sends_max" buffer_slow_sends_max: u32 = 10, 0..=63;
+    "buffer.slow_sends_max" buffer_slow_sends_max: u32 = 10, 0..=63, reloadable;
 
     /// Streams that one WebSocket may carry at once.
-    "ws.streams_max" ws_streams_max: usize = 64, 1..=crate::limits::WS_STREAMS_MAX;
+    "ws.streams_max" ws_streams_max: usize = 64, 1..=crate::limits::WS_STREAMS_MAX, reloadable;
     /// Bytes of one WebSocket message from a client, before and after inflating; above it close code 1009.
-    "ws.message_bytes_max" ws_message_bytes_max: usize = crate::limits::WS_MESSAGE_BYTES_MAX, 1024..=crate::limits::WS_MESSAGE_BYTES_MAX;
+    "ws.message_bytes_max" ws_message_bytes_max: usize = crate::limits::WS_MESSAGE_BYTES_MAX, 1024..=crate::limits::WS_MESSAGE_BYTES_MAX, reloadable;
     /// Fragments of one WebSocket message from a client; above it close code 1009.
-    "ws.fragments_max" ws_fragments_max: usize = crate::limits::WS_FRAGMENTS_MAX, 1..=crate::limits::WS_FRAGMENTS_MAX;
+    "ws.fragments_max" ws_fragments_max: usize = crate::limits::WS_FRAGMENTS_MAX, 1..=crate::limits::WS_FRAGMENTS_MAX, reloadable;
     /// Milliseconds between pings on a WebSocket; a client silent for two of them is cut.
-    "ws.ping_interval_ms" ws_ping_interval_ms: u64 = 30_000, 10..=3_600_000;
+    "ws.ping_interval_ms" ws_ping_interval_ms: u64 = 30_000, 10..=3_600_000, reloadable;
     /// Milliseconds for a client to finish the closing handshake, and then to close its connection.
-    "ws.close_timeout_ms" ws_close_timeout_ms: u64 = 5_000, 10..=60_000;
+    "ws.close_timeout_ms" ws_close_timeout_ms: u64 = 5_000, 10..=60_000, reloadable;
     /// Whether permessage-deflate is agreed to: off, message (each message by itself, no memory while idle) or takeover (better ratio, about 330 KiB per connection).
-    "ws.deflate" ws_deflate: Deflate = Deflate::Message;
+    "ws.deflate" ws_deflate: Deflate = Deflate::Message, reloadable;
     /// zlib level of messages that are compressed.
-    "ws.deflate_level" ws_deflate_level: u16 = 1, 1..=9;
+    "ws.deflate_level" ws_deflate_level: u16 = 1, 1..=9, reloadable;
     /// Bytes of the smallest message that is compressed.
-    "ws.deflate_bytes_min" ws_deflate_bytes_min: usize = 1024, 1..=16_777_216;
+    "ws.deflate_bytes_min" ws_deflate_bytes_min: usize = 1024, 1..=16_777_216, reloadable;
     /// Bytes of the largest message that is compressed; a larger one would hold up the loop, and its document goes out as it lies in memory.
-    "ws.deflate_bytes_max" ws_deflate_bytes_max: usize = 32 * 1024, 1..=16_777_216;
+    "ws.deflate_bytes_max" ws_deflate_bytes_max: usize = 32 * 1024, 1..=16_777_216, reloadable;
 
     /// Milliseconds for one name to resolve.
     "fetch.dns_timeout_ms" dns_timeout_ms: u64 = 5_000, 1..=60_000;
@@ -340,7 +375,7 @@ settings! {
     /// Ports that may be fetched.
     "egress.ports" egress_ports: Vec<u16> = vec![80, 443, 8080, 8443];
     /// Proxy that all fetches go through: `http://[user:password@]host:port` or `socks5://…`.
-    "egress.proxy" egress_proxy: String = String::new();
+    "egress.proxy" egress_proxy: String = String::new(), secret;
     /// Who resolves names where there is a proxy: local (the address guard sees every address) or
     /// remote (the proxy does, and has to guard its own network).
     "egress.proxy_dns" egress_proxy_dns: Names = Names::Local;
@@ -367,7 +402,7 @@ settings! {
     /// Bytes of HTML handed to the extractor; the rest of a longer page is cut off.
     "extract.html_bytes_max" html_bytes_max: usize = 2 * 1024 * 1024, 1024..=crate::limits::HTML_BYTES_MAX;
     /// Bytes of a document handed to `POST /extract`.
-    "extract.body_bytes_max" extract_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=crate::limits::BODY_BYTES_MAX;
+    "extract.body_bytes_max" extract_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=crate::limits::BODY_BYTES_MAX, reloadable;
     /// Milliseconds of CPU time for one page.
     "extract.cpu_ms" extract_cpu_ms: u64 = 1_000, 10..=60_000;
     /// Pages that may wait for a core's lane; above it fetched pages wait on their loop.
@@ -379,8 +414,10 @@ settings! {
 
     /// Log lines for people (human) or machines (json).
     "log.format" log_format: LogFormat = LogFormat::Human;
+    /// Milliseconds to a request's first byte above which a warning says which stages made it; 0 for none.
+    "log.ttfb_warn_ms" ttfb_warn_ms: u64 = 500, 0..=600_000, reloadable;
     /// Which log lines, in RUST_LOG's syntax.
-    "log.level" log_level: String = "info".to_owned();
+    "log.level" log_level: String = "info".to_owned(), reloadable;
 }
 
 impl Config {
@@ -394,7 +431,13 @@ impl Config {
             wrong.push(error.to_string());
         }
         if self.replay_bytes_max > self.stream_bytes_max {
-            wrong.push("stream.replay_bytes_max <= stream.bytes_max".to_owned());
+            wrong.push(format!(
+                "stream.replay_bytes_max is {}, and must be at most stream.bytes_max, {}",
+                self.replay_bytes_max, self.stream_bytes_max
+            ));
+        }
+        if let Err(error) = logging::check(&self.log_level) {
+            wrong.push(format!("log.level: {error}"));
         }
         match self.search_provider {
             SearchProvider::Searxng if self.search_url.is_empty() => {

@@ -2,18 +2,23 @@
 //! runtime, spoken to by message only: names are resolved here, Redis is asked from here, and signals arrive here.
 
 use crate::cluster::Keeper;
+use crate::config::reload::Request;
 use crate::fetch::resolve::{self, Question};
+use crate::reload::{self, Reloader};
 use crate::serve::access::Access;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Questions for names that may wait.
 const QUESTIONS_MAX: usize = 1024;
 /// How often the process' memory is looked at, where it has a limit.
 const MEMORY_EVERY: Duration = Duration::from_millis(250);
+/// How long a loop may take to count up once more, at least: it does about once a second.
+const BEAT_MIN: Duration = Duration::from_secs(3);
 /// Exit status after a second signal, as a shell gives it for SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -26,13 +31,17 @@ pub struct Control {
     thread: JoinHandle<()>,
 }
 
-/// Starts the thread; from here on SIGTERM, SIGINT and SIGHUP are ours. SIGHUP reads keys and
-/// certificate again.
+/// Starts the thread; from here on SIGTERM, SIGINT and SIGHUP are ours. SIGHUP reads the settings
+/// again, and so does who asks for it.
 ///
 /// # Errors
 /// When the thread or its runtime can't be made.
-pub fn start(access: &Arc<Access>, redis: Option<Keeper>) -> io::Result<Control> {
-    let (reloaded, watched) = (Arc::clone(access), Arc::clone(access));
+pub fn start(
+    reloader: Arc<Reloader>,
+    reloads: tokio::sync::mpsc::Receiver<Request>,
+    redis: Option<Keeper>,
+) -> io::Result<Control> {
+    let watched = Arc::clone(&reloader.access);
     let (questions, asked) = resolve::channel(QUESTIONS_MAX);
     let (signalled, signals) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -40,7 +49,9 @@ pub fn start(access: &Arc<Access>, redis: Option<Keeper>) -> io::Result<Control>
     let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
         runtime.block_on(async move {
             tokio::spawn(watch_signals(signalled));
-            tokio::spawn(watch_hangups(reloaded));
+            tokio::spawn(watch_hangups(Arc::clone(&reloader)));
+            tokio::spawn(feed_watchdog(Arc::clone(&reloader)));
+            tokio::spawn(reload::serve(reloader, reloads));
             tokio::spawn(watch_memory(watched));
             if let Some(redis) = redis {
                 tokio::spawn(redis.run());
@@ -101,14 +112,59 @@ async fn watch_signals(signalled: mpsc::Sender<&'static str>) {
 }
 
 /// What may have changed on disk is read again.
-async fn watch_hangups(access: Arc<Access>) {
+async fn watch_hangups(reloader: Arc<Reloader>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         tracing::error!("SIGHUP can't be watched");
         return;
     };
     while hangup.recv().await.is_some() {
-        tracing::info!("SIGHUP: keys, certificate and audit file are read again");
-        access.reload();
+        drop(reloader.reload("SIGHUP"));
+    }
+}
+
+/// Tells the service manager that the server is alive for as long as every loop is: one that stands
+/// still keeps the sign of life back.
+async fn feed_watchdog(reloader: Arc<Reloader>) {
+    let Some(every) = reloader.notifier.watchdog() else { return };
+    let (shared, patience) = (&reloader.shared, every.max(BEAT_MIN));
+    let mut ticks = tokio::time::interval(every);
+    let mut beats = Beats::new(shared.beats.len(), Instant::now());
+    loop {
+        ticks.tick().await;
+        let now = shared.beats.iter().map(|beat| beat.load(Ordering::Relaxed));
+        // Cores that have drained turn no more.
+        if beats.all_turn(Instant::now(), now, patience) || shared.draining.load(Ordering::Relaxed)
+        {
+            reloader.notifier.alive();
+        } else {
+            tracing::error!(
+                "a loop stands still: the service manager is not told that it is alive"
+            );
+        }
+    }
+}
+
+/// When each loop was last seen to count up.
+struct Beats(Vec<(u64, Instant)>);
+
+impl Beats {
+    fn new(loops: usize, now: Instant) -> Self {
+        Self(vec![(0, now); loops])
+    }
+
+    /// Whether each has counted up within `patience`.
+    fn all_turn(
+        &mut self,
+        now: Instant,
+        counts: impl Iterator<Item = u64>,
+        patience: Duration,
+    ) -> bool {
+        for (seen, count) in self.0.iter_mut().zip(counts) {
+            if seen.0 != count {
+                *seen = (count, now);
+            }
+        }
+        self.0.iter().all(|(_, at)| now.saturating_duration_since(*at) <= patience)
     }
 }
 
@@ -117,5 +173,20 @@ async fn watch_memory(access: Arc<Access>) {
     while access.watches_memory() {
         ticks.tick().await;
         access.measure_memory();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_loop_that_stands_still_is_noticed() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let mut beats = Beats::new(2, begun);
+        assert!(beats.all_turn(begun + second, [1, 1].into_iter(), 3 * second));
+        assert!(beats.all_turn(begun + 4 * second, [4, 1].into_iter(), 3 * second));
+        assert!(!beats.all_turn(begun + 5 * second, [5, 1].into_iter(), 3 * second));
+        assert!(beats.all_turn(begun + 6 * second, [6, 2].into_iter(), 3 * second));
     }
 }

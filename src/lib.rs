@@ -43,6 +43,9 @@ pub mod jobs;
 
 pub mod serve;
 
+pub mod notify;
+pub mod reload;
+
 pub mod control;
 pub mod server;
 

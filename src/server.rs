@@ -1,7 +1,8 @@
 //! From a configuration to running cores, and from a signal to their end.
 
 use crate::cluster;
-use crate::config::{Config, Names, Roots};
+use crate::config::reload::{RELOADS_WAITING_MAX, Recipe};
+use crate::config::{Config, Live, Names, Roots};
 use crate::control::{self, Control};
 use crate::crawl::cached::Pages;
 use crate::crawl::lane;
@@ -15,8 +16,11 @@ use crate::fetch::resolve::Resolver;
 use crate::fetch::tls::TlsRoots;
 use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
 use crate::jobs::Jobs;
+use crate::notify::Notifier;
 use crate::observe::hist::{Epoch, Scope};
+use crate::observe::process;
 use crate::observe::summary;
+use crate::reload::Reloader;
 use crate::search::Search;
 use crate::serve;
 use crate::serve::access::{Access, AccessError};
@@ -24,8 +28,9 @@ use crate::stream::Totals;
 use crate::stream::idempotency::Keys;
 use crate::stream::registry::Registry;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -73,6 +78,25 @@ pub enum StartError {
     /// The extractor's module can't be loaded.
     #[error("{0}")]
     Extractor(#[from] LoadError),
+    /// More listening sockets were passed than there are cores to accept from them.
+    #[error("{sockets} listening sockets were passed for {cores} cores: at most one for each")]
+    Sockets {
+        /// How many there are.
+        sockets: usize,
+        /// How many can be used.
+        cores: usize,
+    },
+}
+
+/// What a server is started with beside its settings.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Where the settings came from, to read them again.
+    pub recipe: Recipe,
+    /// Listening sockets that the service manager made; without any, each core makes its own.
+    pub sockets: Vec<TcpListener>,
+    /// Who is told how the server is.
+    pub notifier: Notifier,
 }
 
 /// A running server.
@@ -89,6 +113,8 @@ pub struct Server {
     control: Control,
     loaded: mpsc::Receiver<Result<Ticker, LoadError>>,
     ticker: OnceLock<Ticker>,
+    sockets: Vec<TcpListener>,
+    notifier: Notifier,
 }
 
 impl Server {
@@ -98,43 +124,66 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let recipe = Recipe { fixed: true, ..Recipe::default() };
+        Self::start_in(config, Surroundings { recipe, ..Surroundings::default() })
+    }
+
+    /// As [`Server::start`], for a service: with sockets that were passed, and settings that can be
+    /// read again.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_in(mut config: Config, around: Surroundings) -> Result<Self, StartError> {
+        let Surroundings { recipe, sockets, notifier } = around;
         let kernel = probe::probe();
         let runtime = probe::choose(config.runtime, &kernel)?;
-        let config = Arc::new(config);
+        let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
+        config.listen = listening_address(config.listen, &sockets, plans.len())?;
         let fetch = fetch_config(&config)?;
         let access = Arc::new(Access::start(&config)?);
         let search = Search::start(&config).map_err(StartError::Search)?;
-        let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
         let (cluster, redis) = cluster::open(&config).map_err(StartError::Redis)?;
         fetch.share(cluster.clone());
-        let control = control::start(&access, redis)?;
+        let (reload, reloads) = tokio::sync::mpsc::channel(RELOADS_WAITING_MAX);
+        let listen = config.listen;
+        let job_config = Arc::new(config.clone());
         let shared = Arc::new(Shared {
-            config: Arc::clone(&config),
+            reload,
+            beats: plans.iter().map(|_| AtomicU64::new(0)).collect(),
             extractor: OnceLock::new(),
             cluster,
             pages: Pages::new(&config),
             search,
+            config: Live::new(config),
             registry: Registry::default(),
             keys: Keys::default(),
             totals: Arc::new(Totals::default()),
             job_totals: Arc::new(Totals::default()),
             mesh,
             draining: AtomicBool::new(false),
+            rings: OnceLock::new(),
             connections: AtomicUsize::new(0),
             started: SystemTime::now(),
             epoch: Epoch::now(),
         });
         let jobs = Jobs::new(
-            Arc::clone(&config),
+            job_config,
             shared.cluster.clone(),
             Arc::clone(&shared.job_totals),
             plans.len(),
         );
+        let reloader = Reloader {
+            recipe,
+            shared: Arc::clone(&shared),
+            access: Arc::clone(&access),
+            notifier: notifier.clone(),
+        };
+        let control = control::start(Arc::new(reloader), reloads, redis)?;
         let loaded = load_extractor(&shared, plans.len())?;
         let mut server = Self {
-            addr: config.listen,
+            addr: listen,
             runtime,
             warnings: Vec::new(),
             shared,
@@ -144,8 +193,10 @@ impl Server {
             control,
             loaded,
             ticker: OnceLock::new(),
+            sockets,
+            notifier,
         };
-        if server.access.is_open() && !config.listen.ip().is_loopback() {
+        if server.access.is_open() && !listen.ip().is_loopback() {
             let warning = "auth.open: whoever reaches this server can use it, without a key";
             server.warnings.push(warning.to_owned());
         }
@@ -154,6 +205,11 @@ impl Server {
                 server.stop(Duration::ZERO);
                 return Err(error);
             }
+        }
+        let rings = process::rings();
+        // Where others have rings, too, nobody can say which is whose.
+        if rings.len() == server.cores.len() {
+            let _ = server.shared.rings.set(rings);
         }
         Ok(server)
     }
@@ -187,8 +243,15 @@ impl Server {
         let (access, jobs) = (Arc::clone(&self.access), Arc::clone(&self.jobs));
         let hooks = if plan.index == 0 { Some(fetch.for_clients()?) } else { None };
         let questions = self.control.questions();
+        // Fewer sockets than cores are shared out in turn: several cores then accept from one.
+        let turn = self.sockets.get(plan.index % self.sockets.len().max(1));
+        let passed = turn.map(|socket| socket.try_clone().map(OwnedFd::from)).transpose()?;
         let handle = uring::core::spawn(core, move || async move {
-            let listener = match uring::net::TcpListener::bind(addr, BACKLOG) {
+            let made = match passed {
+                Some(socket) => uring::net::TcpListener::from_fd(socket),
+                None => uring::net::TcpListener::bind(addr, BACKLOG),
+            };
+            let listener = match made {
                 Ok(listener) => listener,
                 Err(error) => {
                     let _ = report.send(Err(error));
@@ -209,10 +272,11 @@ impl Server {
         self.cores.push(handle);
         let gone = || Err(io::Error::other("the core ended before it listened"));
         // The first core picks the port where none is given; the others join it.
-        self.addr = listening
-            .recv()
-            .unwrap_or_else(|_| gone())
-            .map_err(|error| StartError::Listen { addr: self.addr, error })?;
+        let listening = listening.recv().unwrap_or_else(|_| gone());
+        let listening = listening.map_err(|error| StartError::Listen { addr: self.addr, error })?;
+        if self.sockets.is_empty() {
+            self.addr = listening;
+        }
         Ok(())
     }
 
@@ -266,9 +330,22 @@ impl Server {
         self.control.wait_for_signal()
     }
 
+    /// The settings in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Sockets that the service manager passed.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
     /// Takes no new work, lets what runs come to its end for at most `patience`, then ends it, and
     /// waits until every core has ended.
     pub fn stop(self, patience: Duration) {
+        self.notifier.stopping();
         self.shared.draining.store(true, Ordering::Relaxed);
         let until = Instant::now() + patience;
         for sender in &self.shared.mesh {
@@ -282,6 +359,25 @@ impl Server {
         self.shared.search.stop();
         self.control.stop();
     }
+}
+
+/// Where the server will listen: on what was passed, else on what is set. Of several addresses it is
+/// the one that most people can reach.
+fn listening_address(
+    set: SocketAddr,
+    sockets: &[TcpListener],
+    cores: usize,
+) -> Result<SocketAddr, StartError> {
+    if sockets.len() > cores {
+        return Err(StartError::Sockets { sockets: sockets.len(), cores });
+    }
+    let mut addresses = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        let error = |error| StartError::Listen { addr: set, error };
+        addresses.push(socket.local_addr().map_err(error)?);
+    }
+    let open = addresses.iter().find(|addr| !addr.ip().is_loopback());
+    Ok(open.or(addresses.first()).copied().unwrap_or(set))
 }
 
 /// A full mailbox empties as its core works through it.
@@ -303,6 +399,9 @@ fn load_extractor(
     let shared = Arc::clone(shared);
     thread::Builder::new().name("load".to_owned()).spawn(move || {
         let outcome = Extractor::load(&config);
+        if let Ok(extractor) = &outcome {
+            warm_up(extractor);
+        }
         let ticking = outcome.as_ref().ok().map(|extractor| Ticker::start(extractor, TICK));
         let _ = shared.extractor.set(outcome.as_ref().ok().cloned());
         let outcome = outcome.map(|extractor| {
@@ -316,6 +415,18 @@ fn load_extractor(
         let _ = report.send(outcome);
     })?;
     Ok(loaded)
+}
+
+/// One page before the first client's: so that its code is in memory, and what it needs has been
+/// asked for once.
+fn warm_up(extractor: &Extractor) {
+    let options = extract::Options::default();
+    let page = b"<title>warm</title><article><h1>warm</h1><p>A page for the road, with a <a href=/>link</a>.</article>";
+    let mut worker = extractor.worker(uring::lane::thread_cpu_time);
+    if let Err(error) = worker.extract(&extract::Input::new(page, "http://warm.invalid/", &options))
+    {
+        tracing::warn!("the extractor could not read its first page: {error}");
+    }
 }
 
 /// The settings of extraction for so many lanes.

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -29,6 +29,8 @@ struct Inner {
     socket: sys::Pollable,
     stop: Signal,
     burst: Cell<u32>,
+    /// Whether another process has the same socket.
+    shared: bool,
 }
 
 impl TcpListener {
@@ -51,7 +53,30 @@ impl TcpListener {
         socket.listen(backlog)?;
         let socket = sys::Pollable::new(socket.into())?;
         Ok(TcpListener {
-            inner: Rc::new(Inner { socket, stop: Signal::new(), burst: Cell::new(0) }),
+            inner: Rc::new(Inner {
+                socket,
+                stop: Signal::new(),
+                burst: Cell::new(0),
+                shared: false,
+            }),
+        })
+    }
+
+    /// Takes over a listening socket that another process made, and may still have: what waits in its backlog at
+    /// [`TcpListener::stop`] is left for whoever listens next.
+    ///
+    /// # Errors
+    /// When it can't be registered with this core's loop.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<TcpListener> {
+        SockRef::from(&fd).set_nonblocking(true)?;
+        let socket = sys::Pollable::new(fd)?;
+        Ok(TcpListener {
+            inner: Rc::new(Inner {
+                socket,
+                stop: Signal::new(),
+                burst: Cell::new(0),
+                shared: true,
+            }),
         })
     }
 
@@ -76,6 +101,9 @@ impl TcpListener {
             doorbell::yield_now().await;
         }
         loop {
+            if inner.shared && inner.stop.is_set() {
+                return Ok(None);
+            }
             match sys::accept(inner.socket.as_fd(), driver) {
                 Ok(fd) => {
                     stats::update(|s| s.accepts += 1);

@@ -73,6 +73,16 @@ pub(crate) fn poll_events(fd: BorrowedFd<'_>, events: libc::c_short) -> io::Resu
     Ok(poll.revents)
 }
 
+/// `CLOCK_MONOTONIC`, as the kernel and the service manager count it.
+pub(crate) fn monotonic() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable; the clock exists on every Linux.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    assert_eq!(result, 0, "the monotonic clock exists on every Linux");
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
 /// CPU time that the calling thread has used.
 pub(crate) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

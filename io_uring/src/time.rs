@@ -28,6 +28,11 @@ impl std::error::Error for Elapsed {}
 #[must_use = "a timer does nothing unless awaited"]
 pub struct Sleep(monoio::time::Sleep);
 
+/// The monotonic clock's time since its origin, for who has to tell another process a time.
+pub fn monotonic() -> Duration {
+    crate::sys::monotonic()
+}
+
 /// Waits for `duration`, rounded up to the next millisecond.
 ///
 /// # Panics

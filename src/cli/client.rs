@@ -1,4 +1,4 @@
-//! A small blocking client for our own server, on loopback: what `crawl` and `demo` speak with.
+//! A small blocking client for our own server: what `crawl`, `demo` and `top` speak with.
 
 use crate::proto::chunked::Strictness;
 use crate::proto::h1::{BodyReader, ResponseDecoder};
@@ -11,11 +11,10 @@ const READ_BYTES: usize = 64 * 1024;
 const LINE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// An answer whose body is read as it comes.
-#[derive(Debug)]
 pub struct Answer {
     /// The status.
     pub status: u16,
-    socket: TcpStream,
+    socket: Box<dyn Duplex>,
     body: BodyReader,
     /// Bytes from the socket that the body reader has not seen.
     raw: Vec<u8>,
@@ -23,6 +22,11 @@ pub struct Answer {
     text: Vec<u8>,
     done: bool,
 }
+
+/// What a request is sent on: a socket, or TLS over one.
+pub trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
 
 /// Sends a request and reads the answer's head.
 ///
@@ -35,14 +39,23 @@ pub fn send(
     content_type: &str,
     body: &[u8],
 ) -> io::Result<Answer> {
-    let mut socket = TcpStream::connect(addr)?;
+    let socket = TcpStream::connect(addr)?;
     socket.set_nodelay(true)?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );
-    socket.write_all(&[head.as_bytes(), body].concat())?;
+    exchange(Box::new(socket), &[head.as_bytes(), body].concat())
+}
+
+/// Sends a whole request, which must ask for `Connection: close`, and reads the answer's head.
+///
+/// # Errors
+/// As [`send`].
+pub fn exchange(mut socket: Box<dyn Duplex>, request: &[u8]) -> io::Result<Answer> {
+    socket.write_all(request)?;
+    socket.flush()?;
     let mut decoder = ResponseDecoder::new(false);
     let mut raw = Vec::new();
     loop {
@@ -55,7 +68,7 @@ pub fn send(
             raw.drain(..length);
             return Ok(Answer { status, socket, body, raw, text: Vec::new(), done: false });
         }
-        if fill(&mut socket, &mut raw)? == 0 {
+        if fill(&mut *socket, &mut raw)? == 0 {
             return Err(invalid("the server closed the connection without an answer"));
         }
     }
@@ -105,7 +118,7 @@ impl Answer {
             if !step.data.is_empty() {
                 return Ok(true);
             }
-            if step.consumed == 0 && !self.done && fill(&mut self.socket, &mut self.raw)? == 0 {
+            if step.consumed == 0 && !self.done && fill(&mut *self.socket, &mut self.raw)? == 0 {
                 self.body.handle_eof().map_err(invalid)?;
                 self.done = true;
             }
@@ -114,7 +127,7 @@ impl Answer {
     }
 }
 
-fn fill(socket: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<usize> {
+fn fill(socket: &mut dyn Duplex, into: &mut Vec<u8>) -> io::Result<usize> {
     let before = into.len();
     into.resize(before + READ_BYTES, 0);
     let read = socket.read(&mut into[before..]);

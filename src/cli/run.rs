@@ -1,9 +1,12 @@
 //! `forebay serve`, `check` and `extract`.
 
+use super::startup;
+use crate::config::reload::Recipe;
 use crate::config::{Config, SETTINGS};
 use crate::extract::{Extractor, Input, Options, Ticker};
+use crate::notify::Notifier;
 use crate::serve::access::Access;
-use crate::server::Server;
+use crate::server::{Server, Surroundings};
 use clap::Args;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -28,13 +31,16 @@ pub struct ExtractArgs {
 ///
 /// # Errors
 /// Why it does not start.
-pub fn serve(config: Config) -> Result<ExitCode, String> {
-    let patience = Duration::from_secs(config.drain_timeout_s);
-    let server = Server::start(config).map_err(|error| error.to_string())?;
+pub fn serve(config: Config, recipe: Recipe) -> Result<ExitCode, String> {
+    let sockets = startup::passed_sockets()?;
+    let notifier = Notifier::from_env().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
+    let around = Surroundings { recipe, sockets, notifier: notifier.clone() };
+    let server = Server::start_in(config, around).map_err(|error| error.to_string())?;
     let scheme = if server.speaks_tls() { "https" } else { "http" };
     for warning in &server.warnings {
         tracing::warn!("{warning}");
     }
+    startup::tell(&server);
     tracing::info!(
         cores = server.cores(),
         runtime = %server.runtime.driver,
@@ -47,7 +53,9 @@ pub fn serve(config: Config) -> Result<ExitCode, String> {
         return Err(error.to_string());
     }
     tracing::info!("ready: the extractor is loaded");
+    notifier.ready();
     let signal = server.wait_for_signal();
+    let patience = Duration::from_secs(server.config().drain_timeout_s);
     tracing::info!(
         "{signal}: draining for at most {} s; once more to end at once",
         patience.as_secs()
@@ -63,7 +71,7 @@ pub fn serve(config: Config) -> Result<ExitCode, String> {
 /// What would keep the server from starting.
 pub fn check(config: &Config) -> Result<ExitCode, String> {
     for setting in SETTINGS {
-        println!("{} = {}", setting.name, config.show(setting.name).unwrap_or_default());
+        println!("{} = {}", setting.name, config.shown(setting));
     }
     let kernel = probe::probe();
     println!("\nkernel {}", kernel.release);

@@ -1,6 +1,7 @@
 //! From flags, variables and a TOML file to one validated [`Config`], with every mistake at once.
 
 use super::{Config, SETTINGS, Setting};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
@@ -62,20 +63,77 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
 }
 
+/// What was read, and where each value came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Where those came from that are not their defaults.
+    pub(super) origins: BTreeMap<&'static str, Source>,
+}
+
+/// A setting's name elsewhere: in the file, or after `FOREBAY_`. Read as ours.
+struct Seed {
+    name: &'static str,
+    setting: &'static str,
+    /// Whether it is a factor (`1.5`) where ours is in percent (`150`).
+    factor: bool,
+}
+
+const fn seed(name: &'static str, setting: &'static str) -> Seed {
+    Seed { name, setting, factor: false }
+}
+
+/// Names that configurations of the kind already use for a stream's buffer and its keep-alive.
+const SEEDS: [Seed; 10] = [
+    seed("buffer.min_size", "buffer.frames_min"),
+    seed("buffer.initial_size", "buffer.frames_start"),
+    seed("buffer.max_size", "buffer.frames_max"),
+    Seed { name: "buffer.growth_factor", setting: "buffer.growth_percent", factor: true },
+    Seed { name: "buffer.shrink_factor", setting: "buffer.shrink_percent", factor: true },
+    seed("buffer.backpressure_window", "buffer.window_sends"),
+    seed("buffer.slow_send_threshold_ms", "buffer.slow_send_ms"),
+    seed("buffer.max_slow_sends", "buffer.slow_sends_max"),
+    seed("stream.keep_alive_interval_ms", "stream.heartbeat_ms"),
+    seed("ndjson.buffer_size", "buffer.bytes_max"),
+];
+
+impl Seed {
+    /// The value as ours.
+    fn translate(&self, text: &str) -> Result<String, String> {
+        if !self.factor {
+            return Ok(text.to_owned());
+        }
+        let expected = || format!("expected a factor with at most two decimals, found {text:?}");
+        let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+        let digits = format!("{whole}{part:0<2}");
+        let fits = part.len() <= 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let percent: Option<u32> = digits.parse().ok().filter(|_| fits && !whole.is_empty());
+        percent.map(|percent| percent.to_string()).ok_or_else(expected)
+    }
+}
+
 /// Reads everything and validates it.
 ///
 /// # Errors
 /// Every mistake found, not the first only.
 pub fn load(sources: &Sources) -> Result<Config, Vec<Problem>> {
-    let mut config = Config::default();
-    let mut problems = Vec::new();
+    load_traced(sources).map(|loaded| loaded.config)
+}
+
+/// As [`load`], with where each value came from.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_traced(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
+    let mut reading = Reading::default();
     if let Some((path, text)) = &sources.file {
         match DeTable::parse(text) {
             Ok(table) => {
                 let at = |offset: usize| Source::File(path.clone(), line_of(text, offset));
-                read_table(&mut config, "", table.get_ref(), &at, &mut problems);
+                reading.read_table("", table.get_ref(), &at);
             }
-            Err(error) => problems.push(Problem {
+            Err(error) => reading.problems.push(Problem {
                 source: Source::File(
                     path.clone(),
                     line_of(text, error.span().map_or(0, |s| s.start)),
@@ -87,16 +145,20 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Problem>> {
     }
     for (variable, text) in &sources.variables {
         let source = Source::Variable(variable.clone());
-        match SETTINGS.iter().find(|setting| setting.variable() == *variable) {
-            Some(setting) => apply(&mut config, setting.name, text, source, &mut problems),
-            None => problems.push(unknown(variable, source, |s| s.variable())),
+        let ours = SETTINGS.iter().find(|setting| setting.variable() == *variable);
+        let seed = SEEDS.iter().find(|seed| spelled_as_variable(seed.name) == *variable);
+        match (ours, seed) {
+            (Some(setting), _) => reading.apply(setting.name, text, source),
+            (None, Some(seed)) => reading.apply_seed(seed, text, source),
+            (None, None) => reading.problems.push(unknown(variable, source, |s| s.variable())),
         }
     }
     for (name, text) in &sources.flags {
         let setting = SETTINGS.iter().find(|setting| setting.name == *name);
         let source = Source::Flag(setting.map_or_else(|| name.clone(), Setting::flag));
-        apply(&mut config, name, text, source, &mut problems);
+        reading.apply(name, text, source);
     }
+    let Reading { config, origins, mut problems } = reading;
     if let Err(relations) = config.validate() {
         problems.extend(relations.into_iter().map(|message| Problem {
             source: Source::Relation,
@@ -104,7 +166,11 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Problem>> {
             message,
         }));
     }
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
+    if problems.is_empty() { Ok(Loaded { config, origins }) } else { Err(problems) }
+}
+
+fn spelled_as_variable(name: &str) -> String {
+    format!("FOREBAY_{}", name.replace('.', "_").to_uppercase())
 }
 
 /// The README's table of settings; a test holds the README to it.
@@ -122,31 +188,64 @@ pub fn table_markdown() -> String {
     out
 }
 
-fn read_table(
-    config: &mut Config,
-    prefix: &str,
-    table: &DeTable<'_>,
-    at: &dyn Fn(usize) -> Source,
-    problems: &mut Vec<Problem>,
-) {
-    for (key, value) in table {
-        let name = if prefix.is_empty() {
-            key.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", key.get_ref())
-        };
-        let source = at(key.span().start);
-        match value.get_ref() {
-            DeValue::Table(inner) => read_table(config, &name, inner, at, problems),
-            other if SETTINGS.iter().any(|setting| setting.name == name) => match text_of(other) {
-                Some(text) => apply(config, &name, &text, source, problems),
-                None => problems.push(Problem {
-                    source,
-                    setting: name,
-                    message: "expected text, a number, true, false or a list of those".to_owned(),
-                }),
-            },
-            _ => problems.push(unknown(&name, source, |s| s.name.to_owned())),
+/// What was read so far.
+#[derive(Default)]
+struct Reading {
+    config: Config,
+    origins: BTreeMap<&'static str, Source>,
+    problems: Vec<Problem>,
+}
+
+impl Reading {
+    fn read_table(&mut self, prefix: &str, table: &DeTable<'_>, at: &dyn Fn(usize) -> Source) {
+        for (key, value) in table {
+            let name = if prefix.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", key.get_ref())
+            };
+            let source = at(key.span().start);
+            let seed = SEEDS.iter().find(|seed| seed.name == name);
+            let known = seed.is_some() || SETTINGS.iter().any(|setting| setting.name == name);
+            match value.get_ref() {
+                DeValue::Table(inner) => self.read_table(&name, inner, at),
+                other if known => match (text_of(other), seed) {
+                    (Some(text), Some(seed)) => self.apply_seed(seed, &text, source),
+                    (Some(text), None) => self.apply(&name, &text, source),
+                    (None, _) => self.problems.push(Problem {
+                        source,
+                        setting: name,
+                        message: "expected text, a number, true, false or a list of those"
+                            .to_owned(),
+                    }),
+                },
+                _ => self.problems.push(unknown(&name, source, |s| s.name.to_owned())),
+            }
+        }
+    }
+
+    fn apply(&mut self, name: &str, text: &str, source: Source) {
+        match self.config.set(name, text) {
+            Ok(()) => {
+                if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
+                    self.origins.insert(setting.name, source);
+                }
+            }
+            Err(message) => {
+                let secret =
+                    SETTINGS.iter().any(|setting| setting.name == name && setting.secret());
+                let message = if secret { "not what is expected here".to_owned() } else { message };
+                self.problems.push(Problem { source, setting: name.to_owned(), message });
+            }
+        }
+    }
+
+    fn apply_seed(&mut self, seed: &Seed, text: &str, source: Source) {
+        match seed.translate(text) {
+            Ok(text) => self.apply(seed.setting, &text, source),
+            Err(message) => {
+                self.problems.push(Problem { source, setting: seed.name.to_owned(), message });
+            }
         }
     }
 }
@@ -163,12 +262,6 @@ fn text_of(value: &DeValue<'_>) -> Option<String> {
             items.map(|items| items.join(","))
         }
         _ => None,
-    }
-}
-
-fn apply(config: &mut Config, name: &str, text: &str, source: Source, problems: &mut Vec<Problem>) {
-    if let Err(message) = config.set(name, text) {
-        problems.push(Problem { source, setting: name.to_owned(), message });
     }
 }
 
@@ -240,6 +333,33 @@ mod tests {
             told.iter().any(|t| t.starts_with("f.toml:6") && t.contains("auto, io_uring or epoll"))
         );
         assert!(told.iter().any(|t| t.contains("did you mean FOREBAY_CORES?")));
+    }
+
+    #[test]
+    fn seed_names_are_ours() {
+        let mut sources = file(
+            "[buffer]\ninitial_size = 128\ngrowth_factor = 1.5\nshrink_factor = 0.8\nbackpressure_window = 40",
+        );
+        sources.variables.push(("FOREBAY_BUFFER_MAX_SLOW_SENDS".into(), "4".into()));
+        let loaded = load_traced(&sources).unwrap();
+        let config = &loaded.config;
+        assert_eq!((config.buffer_frames_start, config.buffer_window_sends), (128, 40));
+        assert_eq!((config.buffer_growth_percent, config.buffer_shrink_percent), (150, 80));
+        assert_eq!(config.buffer_slow_sends_max, 4);
+        assert_eq!(loaded.origin("buffer.shrink_percent").unwrap().to_string(), "f.toml:4");
+        for wrong in ["\"fast\"", "1.555", "-1.5", "\"\""] {
+            let told = load(&file(&format!("[buffer]\ngrowth_factor = {wrong}"))).unwrap_err();
+            assert!(told[0].to_string().starts_with("f.toml:2: buffer.growth_factor: expected"));
+        }
+        for seed in &SEEDS {
+            assert!(SETTINGS.iter().any(|setting| setting.name == seed.setting), "{}", seed.name);
+        }
+    }
+
+    #[test]
+    fn a_wrong_secret_is_not_repeated() {
+        let told = load(&file("[egress]\nproxy = { password = \"S3CRET\" }")).unwrap_err();
+        assert!(told.iter().all(|problem| !problem.to_string().contains("S3CRET")));
     }
 
     #[test]

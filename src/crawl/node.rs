@@ -7,15 +7,16 @@ use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::mirror;
 use super::report;
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config;
 use crate::error::{ApiCode, ApiError};
 use crate::extract::Extractor;
 use crate::fetch::Fetcher;
 use crate::local::{Notify, Permit, Semaphore, Slot};
 use crate::observe::Core;
 use crate::observe::hist::Epoch;
-use crate::observe::metrics::Counter;
+use crate::observe::metrics::{Counter, Egress};
 use crate::observe::request_id::{RequestId, RequestIds};
+use crate::observe::sparing::Sparing;
 use crate::proto::blocks::Blocks;
 use crate::proto::events::PageResult;
 use crate::proto::text::Text;
@@ -28,7 +29,7 @@ use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
@@ -46,7 +47,11 @@ const ADD_PATIENCE: Duration = Duration::from_secs(2);
 /// What all cores share, read-only or behind short locks.
 pub struct Shared {
     /// The settings.
-    pub config: Arc<Config>,
+    pub config: config::Live,
+    /// Where a core asks for the settings to be read again.
+    pub reload: tokio::sync::mpsc::Sender<config::reload::Request>,
+    /// One for each core, which counts up about once a second while its loop runs.
+    pub beats: Vec<AtomicU64>,
     /// The sandbox' engine and module, once it is loaded; `None` inside when that failed.
     pub extractor: OnceLock<Option<Extractor>>,
     /// What is shared with other nodes.
@@ -67,6 +72,8 @@ pub struct Shared {
     pub mesh: Vec<Sender<Message>>,
     /// Whether new work is refused.
     pub draining: AtomicBool,
+    /// Descriptors of the cores' rings, in their order; none with epoll.
+    pub rings: OnceLock<Vec<u32>>,
     /// Client connections open.
     pub connections: AtomicUsize,
     /// When the process started, on the wall clock.
@@ -83,6 +90,8 @@ pub struct Node {
     pub shared: Arc<Shared>,
     /// This core's times and counters.
     pub observe: Core,
+    /// Warnings of first bytes that took too long.
+    pub slow_first_bytes: Sparing,
     /// The principal of whoever shows no credential.
     pub anonymous: Arc<str>,
     pub(super) fetcher: Rc<Fetcher>,
@@ -112,7 +121,7 @@ pub struct Node {
     /// Pages that the sandbox stopped or that failed in it.
     traps: Cell<u64>,
     /// What of the fetcher's own counts is in `observe` already.
-    fetch_counted: Cell<[u64; 4]>,
+    fetch_counted: Cell<[u64; 7]>,
     /// When the core must have ended, once it is told to.
     drain_until: Cell<Option<Instant>>,
     drain: Notify,
@@ -139,6 +148,7 @@ impl Node {
         Rc::new(Self {
             index,
             observe: Core::new(shared.epoch, Instant::now()),
+            slow_first_bytes: Sparing::default(),
             anonymous: Arc::from(""),
             lane_places: Semaphore::new(shared.config.extract_queue_max),
             shared,
@@ -296,15 +306,14 @@ impl Node {
     /// Brings the fetcher's counts into the core's.
     pub(super) fn count_fetches(&self) {
         let stats = self.fetcher.stats();
-        let now = [&stats.opened, &stats.reused, &stats.refused, &stats.wire_bytes].map(Cell::get);
+        let [special, embedded, denied, port] = &stats.refused_by;
+        let all =
+            [&stats.opened, &stats.reused, &stats.wire_bytes, special, embedded, denied, port];
+        let now = all.map(Cell::get);
         let before = self.fetch_counted.replace(now);
-        let counters = [
-            Counter::FetchOpened,
-            Counter::FetchReused,
-            Counter::EgressRefused,
-            Counter::FetchBytesIn,
-        ];
-        for (at, counter) in counters.into_iter().enumerate() {
+        let single = [Counter::FetchOpened, Counter::FetchReused, Counter::FetchBytesIn];
+        let counters = single.into_iter().chain(Egress::ALL.map(Counter::EgressRefused));
+        for (at, counter) in counters.enumerate() {
             self.observe.add(counter, now[at] - before[at]);
         }
     }
@@ -582,6 +591,7 @@ impl Node {
                 self.shared.search.tick();
             }
             let now = Instant::now();
+            self.shared.beats[self.index].fetch_add(1, Ordering::Relaxed);
             while self.observe.tick(now) {
                 uring::yield_now().await;
             }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uring::Either;
 
+/// W3C Trace Context §3.2.
+const TRACEPARENT: &str = "traceparent";
 /// How long a page that is ended waits for the lane to let go of it.
 const LANE_QUIESCE: Duration = Duration::from_millis(100);
 
@@ -77,13 +79,14 @@ pub(super) async fn run(
     if job.stream.aborted() {
         return cancelled(job, timings, Stage::Queue);
     }
+    let traced = traced_headers(job);
     let request = FetchRequest {
         url: &job.url,
         deadline: until,
         max_body_bytes: job.options.max_body_bytes,
         redirects: job.options.redirects,
         user_agent: job.options.user_agent.as_deref(),
-        headers: &job.options.headers,
+        headers: traced.as_deref().unwrap_or(&job.options.headers),
         known: known.filter(|entry| entry.can_be_vouched_for()).and_then(known_page),
         robots: job.options.robots == Robots::Respect,
         post: None,
@@ -239,4 +242,15 @@ pub(super) fn unfinished(job: &PageJob, error: PageError) -> PageResult {
 fn cancelled(job: &PageJob, timings: Timings, stage: Stage) -> Work {
     let result = PageResult::failed(job.url.clone(), ended(stage));
     Work { result: PageResult { timings, ready: Some(Instant::now()), ..result }, answer: None }
+}
+
+/// The client's own fields, and the page's place in its trace, where it has one and names none itself.
+fn traced_headers(job: &PageJob) -> Option<Vec<(String, String)>> {
+    let context = job.stream.trace_context()?.numbered(job.index);
+    let given = &job.options.headers;
+    if given.iter().any(|(name, _)| name.eq_ignore_ascii_case(TRACEPARENT)) {
+        return None;
+    }
+    let ours = (TRACEPARENT.to_owned(), context.to_string());
+    Some(given.iter().cloned().chain([ours]).collect())
 }

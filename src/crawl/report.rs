@@ -5,13 +5,14 @@ use super::node::Node;
 use crate::config::SETTINGS;
 use crate::observe::exposition::{self, Cached, Format, Indexed, Redis, Scrape};
 use crate::observe::hist::Scope;
-use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, Mailbox};
-use crate::observe::process::Process;
+use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, LoopStats, Mailbox};
+use crate::observe::process::{Process, ring_counts};
 use crate::observe::snapshot::Snapshot;
 use crate::proto::json;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a scrape waits for a core; one that is busier than that is left out.
@@ -50,7 +51,28 @@ pub(super) async fn core(node: &Node, scope: Scope) -> CoreSnapshot {
             panics: lane.panicked,
             traps: node.traps(),
         }),
-        event_loop: None,
+        event_loop: Some(event_loop(node)),
+    }
+}
+
+fn event_loop(node: &Node) -> LoopStats {
+    let stats = uring::stats();
+    let operations = [
+        ("read", stats.reads),
+        ("write", stats.writes),
+        ("poll", stats.polls),
+        ("accept", stats.accepts),
+        ("connect", stats.connects),
+    ];
+    LoopStats {
+        beats: node.shared.beats[node.index].load(Ordering::Relaxed),
+        tasks: stats.tasks_live,
+        tasks_spawned: stats.tasks_spawned,
+        tasks_panicked: stats.tasks_panicked,
+        operations,
+        buffers_in_flight: stats.buffers_in_flight,
+        pooled: node.fetcher.idle_connections() as u64,
+        ring: node.shared.rings.get().and_then(|rings| ring_counts(*rings.get(node.index)?)),
     }
 }
 
@@ -86,6 +108,22 @@ pub fn merge(reports: Vec<CoreSnapshot>) -> Snapshot {
     sum
 }
 
+/// What the kernel says of the process. Counting ten thousand descriptors takes milliseconds: on a
+/// thread of its own.
+async fn process() -> Process {
+    let (to, mut from) = uring::mailbox::channel(1);
+    let reader = thread::Builder::new().name("process".to_owned());
+    let begun = reader.spawn(move || {
+        // Who has stopped waiting gets none.
+        let _ = to.try_send(Process::read());
+    });
+    let read = match begun {
+        Ok(_) => uring::time::timeout(PATIENCE, from.recv()).await.ok().flatten(),
+        Err(_) => None,
+    };
+    read.unwrap_or_default()
+}
+
 /// `GET /metrics`.
 pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
     let cores = all(node, Scope::default()).await;
@@ -95,7 +133,7 @@ pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
     let cache = node.shared.pages.cache.stats();
     let scrape = Scrape {
         cores,
-        process: Process::read(),
+        process: process().await,
         started: node.shared.started,
         build: vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
         cache: Cached { entries: cache.entries, bytes: cache.bytes, evictions: cache.evictions },
@@ -109,6 +147,8 @@ pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
                 evicted: stats.evicted,
             }
         }),
+        streams_bytes: node.shared.totals.bytes.load(Ordering::Relaxed) as u64,
+        flights: node.shared.pages.flights.len() as u64,
         limits: limits.filter_map(|setting| number(setting.name)).collect(),
     };
     exposition::render(scrape, format)

@@ -136,6 +136,7 @@ impl Fetcher {
 
     fn refuse(&self, refusal: Refusal) -> PageError {
         count(&self.stats.refused, 1);
+        count(&self.stats.refused_by[refusal.reason() as usize], 1);
         refusal.into()
     }
 

@@ -47,6 +47,7 @@ mod track;
 
 use crate::cluster::Cluster;
 use crate::error::{PageCode, PageError, Stage};
+use crate::observe::metrics::Egress as Reason;
 use crate::timings::Timings;
 use caching::{Caching, Known};
 use connect::Connection;
@@ -334,6 +335,8 @@ pub struct FetchStats {
     pub redirects: Cell<u64>,
     /// Destinations that the guard refused.
     pub refused: Cell<u64>,
+    /// Those, by [`egress::Refusal::reason`]'s place in [`Reason::ALL`].
+    pub refused_by: [Cell<u64>; Reason::ALL.len()],
     /// Bytes of HTTP received.
     pub wire_bytes: Cell<u64>,
     /// Bytes of bodies after decoding.

@@ -8,9 +8,11 @@
 //! series (exact to their 3 digits): `forebay_ttfb_seconds{endpoint,transport}`, likewise for each
 //! [`Measure`], and `forebay_page_stage_seconds{stage}`.
 
+mod runtime;
+
 use super::metrics::{
-    CoreSnapshot, Counter, CounterValues, Durability, EventKind, HookEnd, JobEnd, PageEnd, Reject,
-    StatusClass, StreamEnd, Way,
+    CoreSnapshot, Counter, CounterValues, Durability, Egress, EventKind, HookEnd, JobEnd, PageEnd,
+    Reject, StatusClass, StreamEnd, Way,
 };
 use super::process::Process;
 use super::series::{Endpoint, Key, Measure};
@@ -114,6 +116,10 @@ pub struct Scrape {
     pub redis: Option<Redis>,
     /// The local search index, where there is one.
     pub index: Option<Indexed>,
+    /// Bytes of all streams' events.
+    pub streams_bytes: u64,
+    /// Pages that are being fetched for everybody who wants them.
+    pub flights: u64,
     /// Limits in force, by their setting's name: `forebay_limit{name}`.
     pub limits: Vec<(&'static str, u64)>,
 }
@@ -171,6 +177,7 @@ impl Collector for Page {
         out.process(&self.0)?;
         out.requests(&sum)?;
         out.streams(&sum)?;
+        out.shared(&self.0)?;
         out.websockets(&sum)?;
         out.fetch(&sum)?;
         out.jobs(&sum)?;
@@ -368,8 +375,13 @@ impl Out<'_> {
         )?;
         let bytes = sum.value(Counter::FetchBytesIn);
         self.counter(("forebay_fetched", Some(Unit::Bytes), "Body bytes from origins."), bytes)?;
-        let refused = sum.value(Counter::EgressRefused);
-        self.counter(("forebay_egress_refused", None, "Addresses refused."), refused)?;
+        let name = ("forebay_egress_refused", None, "Destinations refused, by reason.");
+        self.counters(
+            name,
+            Egress::ALL.map(|why| {
+                (labels([("reason", why.as_str())]), sum.value(Counter::EgressRefused(why)))
+            }),
+        )?;
         let name = ("forebay_cache_lookups", None, "Cache look-ups.");
         let found = [
             ("hit", Counter::CacheHits),
@@ -481,18 +493,6 @@ impl Out<'_> {
                 metric.encode_counter::<NoLabelSet, f64, f64>(&busy, None)
             })
         })
-    }
-
-    fn loops(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {
-        let loops = || cores.iter().filter_map(|core| Some((core, core.event_loop?)));
-        let name = ("forebay_loop_turns", None, "Turns of the event loop.");
-        self.counters(name, loops().map(|(core, turns)| (on(core), turns.turns)))?;
-        let name = ("forebay_ring_submissions", None, "Operations submitted to the kernel.");
-        self.counters(name, loops().map(|(core, ring)| (on(core), ring.submissions)))?;
-        let name = ("forebay_ring_completions", None, "Completions from the kernel.");
-        self.counters(name, loops().map(|(core, ring)| (on(core), ring.completions)))?;
-        let name = ("forebay_ring_enters", None, "System calls that submitted or waited.");
-        self.counters(name, loops().map(|(core, ring)| (on(core), ring.enters)))
     }
 
     fn latencies(&mut self, latency: &Snapshot) -> fmt::Result {

@@ -23,7 +23,11 @@ fn core(epoch: Epoch, core: usize) -> CoreSnapshot {
         arena: vec![ArenaClass { buffer_bytes: 4096, in_use: 1, high_water: 3, capacity: 64 }],
         mailboxes: vec![Mailbox { name: "control", depth: 1, capacity: 128, refused: 0 }],
         lane: Some(LaneStats { busy: Duration::from_millis(1500), ..LaneStats::default() }),
-        event_loop: Some(LoopStats { turns: 5, ..LoopStats::default() }),
+        event_loop: Some(LoopStats {
+            operations: [("read", 5), ("write", 4), ("poll", 3), ("accept", 2), ("connect", 1)],
+            ring: Some((9, 8)),
+            ..LoopStats::default()
+        }),
     }
 }
 
@@ -42,6 +46,8 @@ fn scrape() -> Scrape {
             pages: vec![("hit", 2)],
         }),
         index: Some(Indexed { pages: 5, bytes: 8192, dropped: 1, evicted: 2 }),
+        streams_bytes: 77,
+        flights: 1,
         limits: vec![("connections_max", 1024)],
     }
 }
@@ -77,6 +83,10 @@ fn cores_are_summed_or_labelled() {
     assert_eq!((all["forebay_cache_entries"], all["forebay_cache_bytes"]), (3.0, 4096.0));
     assert_eq!(all["forebay_cache_evictions_total"], 2.0);
     assert!(all["process_resident_memory_bytes"] > 0.0);
+    assert_eq!((all["forebay_streams_bytes"], all["forebay_cache_flights"]), (77.0, 1.0));
+    assert_eq!(all["forebay_ring_operations_total{core=\"1\",op=\"write\"}"], 4.0);
+    assert_eq!(all["forebay_ring_submissions_total{core=\"0\"}"], 9.0);
+    assert_eq!(all["forebay_egress_refused_total{reason=\"denied\"}"], 0.0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! What comes from outside goes through [`redact`](super::redact) before it is a field of an event.
 
 use std::io;
+use std::sync::OnceLock;
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
@@ -40,10 +41,46 @@ pub enum LogError {
 /// # Errors
 /// A filter that can't be read, or a second call.
 pub fn init(format: LogFormat, default: &str, rust_log: Option<&str>) -> Result<(), LogError> {
-    let filter = rust_log.filter(|filter| !filter.trim().is_empty()).unwrap_or(default);
+    let given = rust_log.filter(|filter| !filter.trim().is_empty());
     let colours = io::IsTerminal::is_terminal(&io::stderr());
-    let dispatch = dispatch(format, filter, colours, SystemTime, io::stderr)?;
-    tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::Twice)
+    let filter = given.unwrap_or(default);
+    let (dispatch, set) = with_level(format, filter, colours, SystemTime, io::stderr)?;
+    tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::Twice)?;
+    // RUST_LOG stays the last word.
+    let _ = SET_LEVEL.set(if given.is_none() { Some(set) } else { None });
+    Ok(())
+}
+
+/// Puts another filter into a running subscriber.
+type SetLevel = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// Set once logging runs; nothing inside where `RUST_LOG` decides.
+static SET_LEVEL: OnceLock<Option<SetLevel>> = OnceLock::new();
+
+/// Checks a filter.
+///
+/// # Errors
+/// It can't be read.
+pub fn check(filter: &str) -> Result<(), LogError> {
+    parse(filter).map(|_| ())
+}
+
+/// From here on these lines are written, unless `RUST_LOG` says which; `false` then.
+///
+/// # Errors
+/// A filter that can't be read.
+pub fn set_level(filter: &str) -> Result<bool, LogError> {
+    let parsed = parse(filter)?;
+    let set = SET_LEVEL.get().and_then(Option::as_ref);
+    if let Some(set) = set {
+        set(parsed);
+    }
+    Ok(set.is_some())
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LogError> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|reason| LogError::Filter { filter: filter.to_owned(), reason })
 }
 
 /// A subscriber that writes elsewhere, with a clock of its own: [`init`] and tests use it.
@@ -61,13 +98,34 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     T: FormatTime + Send + Sync + 'static,
 {
-    let parsed = EnvFilter::builder().parse(filter);
-    let parsed = parsed.map_err(|reason| LogError::Filter { filter: filter.to_owned(), reason })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_timer(clock);
+    with_level(format, filter, colours, clock, writer).map(|(dispatch, _)| dispatch)
+}
+
+fn with_level<W, T>(
+    format: LogFormat,
+    filter: &str,
+    colours: bool,
+    clock: T,
+    writer: W,
+) -> Result<(Dispatch, SetLevel), LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    T: FormatTime + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_timer(clock);
     let lines = lines.with_writer(writer).with_ansi(colours && format == LogFormat::Human);
+    // A subscriber that is gone takes no filter, and writes nothing either.
     Ok(match format {
-        LogFormat::Human => boxed(lines.finish()),
-        LogFormat::Json => boxed(lines.json().flatten_event(true).finish()),
+        LogFormat::Human => {
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            (boxed(lines.finish()), Box::new(move |filter| drop(handle.reload(filter))))
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (boxed(lines.finish()), Box::new(move |filter| drop(handle.reload(filter))))
+        }
     })
 }
 

@@ -164,6 +164,20 @@ labels! {
 }
 
 labels! {
+    /// Why the egress guard refused a destination.
+    Egress {
+        /// Its address is not globally routable.
+        Special = "special",
+        /// Its address holds an IPv4 address that is refused.
+        Embedded = "embedded",
+        /// `egress.deny` names it.
+        Denied = "denied",
+        /// Its port is not among `egress.ports`.
+        Port = "port",
+    }
+}
+
+labels! {
     /// Which way a message went.
     Way {
         /// From a client.
@@ -237,8 +251,8 @@ pub enum Counter {
     FetchReused,
     /// Body bytes from origins, as on the wire.
     FetchBytesIn,
-    /// Addresses that the egress guard refused.
-    EgressRefused,
+    /// Destinations that the egress guard refused.
+    EgressRefused(Egress),
     /// Cached pages found.
     CacheHits,
     /// Cached pages not found.
@@ -282,7 +296,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 31;
+    pub const COUNT: usize = SINGLE + 30 + Egress::ALL.len();
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -309,22 +323,22 @@ impl Counter {
             Self::FetchOpened => SINGLE + 7,
             Self::FetchReused => SINGLE + 8,
             Self::FetchBytesIn => SINGLE + 9,
-            Self::EgressRefused => SINGLE + 10,
-            Self::CacheHits => SINGLE + 11,
-            Self::CacheMisses => SINGLE + 12,
-            Self::TtfbSlow => SINGLE + 13,
-            Self::WsOpened => SINGLE + 14,
-            Self::WsClosed => SINGLE + 15,
-            Self::WsMessages(way) => SINGLE + 16 + way as usize,
-            Self::WsDeflated => SINGLE + 18,
-            Self::CacheStale => SINGLE + 19,
-            Self::CacheRevalidated => SINGLE + 20,
-            Self::CacheJoins => SINGLE + 21,
-            Self::AuditDropped => SINGLE + 22,
-            Self::JobsStarted => SINGLE + 23,
-            Self::JobsEnded(end) => SINGLE + 24 + end as usize,
-            Self::JobsTakenOver => SINGLE + 27,
-            Self::Webhooks(end) => SINGLE + 28 + end as usize,
+            Self::CacheHits => SINGLE + 10,
+            Self::CacheMisses => SINGLE + 11,
+            Self::TtfbSlow => SINGLE + 12,
+            Self::WsOpened => SINGLE + 13,
+            Self::WsClosed => SINGLE + 14,
+            Self::WsMessages(way) => SINGLE + 15 + way as usize,
+            Self::WsDeflated => SINGLE + 17,
+            Self::CacheStale => SINGLE + 18,
+            Self::CacheRevalidated => SINGLE + 19,
+            Self::CacheJoins => SINGLE + 20,
+            Self::AuditDropped => SINGLE + 21,
+            Self::JobsStarted => SINGLE + 22,
+            Self::JobsEnded(end) => SINGLE + 23 + end as usize,
+            Self::JobsTakenOver => SINGLE + 26,
+            Self::Webhooks(end) => SINGLE + 27 + end as usize,
+            Self::EgressRefused(why) => SINGLE + 30 + why as usize,
         }
     }
 }
@@ -443,14 +457,23 @@ pub struct LaneStats {
 /// One core's event loop and its ring.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoopStats {
-    /// Turns of the loop.
-    pub turns: u64,
-    /// Operations submitted to the kernel.
-    pub submissions: u64,
-    /// Completions taken from it.
-    pub completions: u64,
-    /// System calls that did so.
-    pub enters: u64,
+    /// Seconds in which the loop has turned.
+    pub beats: u64,
+    /// Tasks that live.
+    pub tasks: u64,
+    /// Tasks that were begun.
+    pub tasks_spawned: u64,
+    /// Tasks that panicked: bugs of ours.
+    pub tasks_panicked: u64,
+    /// Operations begun: reads, writes, waits for readiness, accepts, connects.
+    pub operations: [(&'static str, u64); 5],
+    /// Buffers that the kernel holds.
+    pub buffers_in_flight: u64,
+    /// Idle connections to origins.
+    pub pooled: u64,
+    /// Entries submitted to the ring and completions that it gave, as the kernel counts them; none
+    /// with epoll.
+    pub ring: Option<(u64, u64)>,
 }
 
 /// Everything that one core has to tell `/metrics`; `Send`.
@@ -499,7 +522,6 @@ mod tests {
             Counter::FetchOpened,
             Counter::FetchReused,
             Counter::FetchBytesIn,
-            Counter::EgressRefused,
             Counter::CacheHits,
             Counter::CacheMisses,
             Counter::TtfbSlow,
@@ -518,6 +540,7 @@ mod tests {
         all.extend(JobEnd::ALL.map(Counter::JobsEnded));
         all.push(Counter::JobsTakenOver);
         all.extend(HookEnd::ALL.map(Counter::Webhooks));
+        all.extend(Egress::ALL.map(Counter::EgressRefused));
         all
     }
 

@@ -45,6 +45,29 @@ impl Process {
     }
 }
 
+/// Descriptors of this process' io_uring rings, in the order in which they were made. Looks at every
+/// open descriptor: for the start.
+#[must_use]
+pub fn rings() -> Vec<u32> {
+    let fds = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let is_ring = |path: &std::path::Path| {
+        fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("[io_uring]"))
+    };
+    let rings = fds.filter(|fd| is_ring(&fd.path()));
+    let mut rings: Vec<u32> =
+        rings.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).collect();
+    rings.sort_unstable();
+    rings
+}
+
+/// How many entries were submitted to a ring, and how many completions it gave, modulo 2³². Takes
+/// some 10 µs.
+#[must_use]
+pub fn ring_counts(fd: u32) -> Option<(u64, u64)> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    Some((field(&info, "SqTail:")?, field(&info, "CqTail:")?))
+}
+
 fn cpu(stat: &str) -> Option<Duration> {
     // The second field is the program's name, which may hold blanks and parentheses.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
@@ -74,6 +97,8 @@ mod tests {
         let limits = "Max open files            1024                 524288               files";
         assert_eq!(field(limits, "Max open files"), Some(1024));
         assert_eq!(cpu(""), None);
+        let ring = "SqMask:\t0x3ff\nSqHead:\t7\nSqTail:\t9\nCachedSqHead:\t7\nCqTail:\t8\n";
+        assert_eq!((field(ring, "SqTail:"), field(ring, "CqTail:")), (Some(9), Some(8)));
     }
 
     #[test]

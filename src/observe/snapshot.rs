@@ -207,7 +207,9 @@ fn push_series(out: &mut String, key: Key, all: &Histogram<u64>) {
 
 /// The widths and digits of `AbstractHistogram.outputPercentileDistribution` for 3 significant
 /// digits, five ticks per half distance.
-fn hgrm(all: &Histogram<u64>, unit_us: f64) -> String {
+/// A histogram of µs in percentile text; see [`Snapshot::to_hgrm`].
+#[must_use]
+pub fn hgrm(all: &Histogram<u64>, unit_us: f64) -> String {
     let mut out = format!(
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"

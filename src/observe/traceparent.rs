@@ -54,6 +54,21 @@ impl TraceContext {
     pub fn child(&self, span_id: u64) -> Self {
         Self { parent_id: span_id.max(1).to_be_bytes(), ..*self }
     }
+
+    /// The context of one of many things below this span: like this one's, with an id that the
+    /// number makes different from every other's.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Self {
+        // An odd factor makes different products of different numbers, spread over all bits.
+        let spread = (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.child(u64::from_be_bytes(self.parent_id) ^ spread)
+    }
+
+    /// The trace's id as text, for logs.
+    #[must_use]
+    pub fn trace_id_text(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.trace_id))
+    }
 }
 
 /// The field's value in version 00.
@@ -134,6 +149,17 @@ mod tests {
         }
         let unknown_flags = GOOD.replace("-01", "-fe");
         assert!(!TraceContext::parse(unknown_flags.as_bytes()).unwrap().sampled);
+    }
+
+    #[test]
+    fn many_below_one_span_have_ids_of_their_own() {
+        let stream = TraceContext::parse(GOOD.as_bytes()).unwrap();
+        let pages: std::collections::HashSet<_> =
+            (0..1000).map(|number| stream.numbered(number).parent_id).collect();
+        assert_eq!(pages.len(), 1000);
+        assert!(!pages.contains(&stream.parent_id));
+        assert_eq!(stream.numbered(7).trace_id, stream.trace_id);
+        assert_eq!(stream.trace_id_text(), "4bf92f3577b34da6a3ce929d0e0e4736");
     }
 
     proptest! {

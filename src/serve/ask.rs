@@ -101,7 +101,7 @@ impl Ask {
             Some(Route::Stream(_) | Route::StreamTrace(_) | Route::Jobs | Route::Job(_)) => {
                 Endpoint::Streams
             }
-            None => Endpoint::Other,
+            Some(Route::Reload) | None => Endpoint::Other,
         }
     }
 

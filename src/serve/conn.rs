@@ -11,6 +11,7 @@ use super::ask::Ask;
 use super::guard;
 use super::reply::{Head, NO_SNIFFING, Reply};
 use super::route::Route;
+use super::slow::Stages;
 use super::socket::Socket;
 use super::ws::{self, Upgraded};
 use crate::crawl::node::Node;
@@ -37,6 +38,11 @@ use uring::{Either, Gather};
 pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Room for the head of any answer of ours.
 const HEAD_BYTES: usize = 1024;
+/// How long a new connection may take to ask once the server stops: so that a restart answers every
+/// client whose connection was accepted.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// The same for one that has asked before: for what is in the socket already.
+const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(2);
 /// How long a client may take to close after the last answer (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -66,6 +72,8 @@ pub struct Conn {
     pub(super) request_id: Option<RequestId>,
     /// What the exchange's times and outcome count as.
     pub(super) endpoint: Endpoint,
+    /// When the request in progress came past which point.
+    pub(super) stages: Stages,
     status: u16,
     /// Requests read so far.
     requests: u64,
@@ -114,6 +122,7 @@ impl Conn {
             since: now,
             request_id: None,
             endpoint: Endpoint::Other,
+            stages: Stages::parsed(now),
             status: 0,
             requests: 0,
             upgraded: None,
@@ -148,6 +157,7 @@ impl Conn {
                     self.consume(head_len);
                     self.requests += 1;
                     self.endpoint = ask.endpoint();
+                    self.stages = Stages::parsed(now);
                     self.record(Measure::AcceptToParse, now);
                     return Ok(Some(ask));
                 }
@@ -180,7 +190,7 @@ impl Conn {
         if self.inbox.as_ref().is_none_or(|inbox| inbox.is_empty()) {
             self.inbox = None;
         }
-        if self.h1.state() == State::Idle && self.node.draining() {
+        if self.h1.state() == State::Idle && self.node.draining() && !self.is_spoken_to().await {
             self.h1.close_soon(Instant::now());
             return Ok(());
         }
@@ -190,10 +200,8 @@ impl Conn {
         let woken = if was_idle {
             match uring::select2(readable, drain.notified()).await {
                 Either::Left(woken) => woken,
-                Either::Right(()) => {
-                    self.h1.close_soon(Instant::now());
-                    return Ok(());
-                }
+                // Whether there is something to answer first, the next round looks.
+                Either::Right(()) => return Ok(()),
             }
         } else {
             readable.await
@@ -207,6 +215,12 @@ impl Conn {
             self.since = now;
         }
         self.read(now).await
+    }
+
+    /// Whether a request has come, or is about to: a client that has just connected meant to ask.
+    async fn is_spoken_to(&self) -> bool {
+        let patience = if self.requests == 0 { FIRST_REQUEST_GRACE } else { NEXT_REQUEST_GRACE };
+        matches!(uring::time::timeout(patience, self.socket.readable()).await, Ok(Ok(())))
     }
 
     async fn read(&mut self, now: Instant) -> Result<(), Gone> {
@@ -264,6 +278,7 @@ impl Conn {
                 Err(refusal) => return Ok(Err(refusal.into())),
             }
         }
+        self.stages.read = Instant::now();
         Ok(Ok(body))
     }
 
@@ -415,8 +430,10 @@ impl Conn {
     /// Sends what waits, and goes over to what follows the answer.
     pub(super) async fn finish_answer(&mut self) -> Result<(), Gone> {
         if !self.out.is_empty() {
+            let ready = Instant::now();
             self.flush().await?;
             let now = Instant::now();
+            self.note_first_byte(ready, now);
             self.record(Measure::Ttfb, now);
             self.record(Measure::Whole, now);
         }

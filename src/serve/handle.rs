@@ -9,6 +9,7 @@ use super::sender::{self, Manner, Reader};
 use super::streams;
 use super::transport::Transport;
 use super::ws;
+use crate::config::reload::{Outcome, Request};
 use crate::crawl::claims::Wish;
 use crate::crawl::live::{Live, Terms};
 use crate::crawl::mesh::LaneJob;
@@ -30,6 +31,9 @@ use ulid::Ulid;
 
 /// How long an extraction may wait for its turn and take, together.
 const EXTRACT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a reload may take.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers one request.
 ///
@@ -67,6 +71,7 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
             conn.reply(Reply::new(200, format.content_type(), text)).await
         }
         Route::Latency => latency(conn, &ask).await,
+        Route::Reload => reload(conn).await,
         Route::Crawl | Route::Deepsearch => crawl(conn, &ask, Transport::Json).await,
         Route::CrawlSse | Route::DeepsearchSse => crawl(conn, &ask, Transport::Sse).await,
         Route::CrawlStream | Route::DeepsearchStream => {
@@ -91,6 +96,27 @@ async fn method_not_allowed(conn: &mut Conn, route: Route, ask: &Ask) -> Result<
     let id = conn.request_id;
     let reply = Reply::error(&error, id.as_ref().map(|id| id.as_str()));
     conn.reply(reply.field("Allow", route.allow())).await
+}
+
+/// `POST /admin/reload`: on the control thread, which may block.
+async fn reload(conn: &mut Conn) -> Result<(), Gone> {
+    let (reply, mut from) = uring::mailbox::channel(1);
+    let asked = conn.node.shared.reload.try_send(Request { reply });
+    let waiting = uring::time::timeout(RELOAD_PATIENCE, from.recv());
+    let outcome = match asked {
+        Ok(()) => waiting.await.ok().flatten(),
+        Err(_) => None,
+    };
+    match outcome {
+        Some(outcome) => {
+            let status = if matches!(outcome, Outcome::Done { .. }) { 200 } else { 422 };
+            conn.reply(Reply::new(status, JSON, outcome.to_json().freeze())).await
+        }
+        None => {
+            let error = ApiError::new(ApiCode::Overloaded, "a reload takes too long: see the log");
+            conn.refuse(&error.retry_after(Duration::from_secs(1))).await
+        }
+    }
 }
 
 async fn latency(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
@@ -176,6 +202,7 @@ async fn begin(
             return Ok(Err(error));
         }
     };
+    let trace = conn.visit.trace;
     let terms = Terms {
         id,
         principal,
@@ -189,7 +216,12 @@ async fn begin(
         endpoint: conn.endpoint,
         background: None,
     };
-    Ok(Ok(Live::start(&node, request, terms, |stream| Reader::attach(&node, stream, None))))
+    Ok(Ok(Live::start(&node, request, terms, |stream| {
+        if let Some(trace) = &trace {
+            stream.join_trace(trace);
+        }
+        Reader::attach(&node, stream, None)
+    })))
 }
 
 fn is_search(ask: &Ask) -> bool {

@@ -10,10 +10,12 @@ mod jobs;
 pub mod reply;
 pub mod route;
 pub mod sender;
+mod slow;
 pub mod socket;
 pub mod streams;
 pub mod tls;
 pub mod transport;
+mod warm;
 pub mod ws;
 
 use crate::crawl::mesh::Message;
@@ -70,6 +72,7 @@ pub async fn run(
     });
     let letters = Rc::clone(&node);
     drop(uring::spawn(async move { letters.serve(mailbox).await }));
+    warm::core(&node);
     let accepting = accept(Rc::clone(&node), listener.clone(), Rc::clone(&connections));
     drop(uring::spawn(accepting));
     let until = node.drained_at().await;

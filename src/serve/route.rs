@@ -14,6 +14,8 @@ pub enum Route {
     Healthz,
     /// Prometheus text.
     Metrics,
+    /// Reads the settings again.
+    Reload,
     /// Percentiles.
     Latency,
     /// One JSON answer for all URLs.
@@ -67,6 +69,7 @@ impl Route {
             "/deepsearch/stream" => Some(Self::DeepsearchStream),
             "/deepsearch/sse" => Some(Self::DeepsearchSse),
             "/latency" => Some(Self::Latency),
+            "/admin/reload" => Some(Self::Reload),
             "/jobs" => Some(Self::Jobs),
             path => match path.strip_prefix("/jobs/") {
                 Some(rest) => Self::find_job(rest),
@@ -104,7 +107,8 @@ impl Route {
             | Self::CrawlStream
             | Self::Deepsearch
             | Self::DeepsearchStream
-            | Self::Extract => &[Method::Post],
+            | Self::Extract
+            | Self::Reload => &[Method::Post],
             Self::CrawlSse | Self::DeepsearchSse | Self::Jobs => {
                 &[Method::Get, Method::Head, Method::Post]
             }
@@ -121,7 +125,8 @@ impl Route {
             | Self::CrawlStream
             | Self::Deepsearch
             | Self::DeepsearchStream
-            | Self::Extract => "POST, OPTIONS",
+            | Self::Extract
+            | Self::Reload => "POST, OPTIONS",
             Self::CrawlSse | Self::DeepsearchSse | Self::Jobs => "GET, HEAD, POST, OPTIONS",
             Self::Stream(_) | Self::Job(_) => "GET, HEAD, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
@@ -158,6 +163,7 @@ mod tests {
         let stream = format!("/streams/{}", Ulid(7));
         for path in [
             "/crawl",
+            "/admin/reload",
             "/livez",
             "/deepsearch/sse",
             "/deepsearch",

@@ -269,6 +269,9 @@ impl<'a> Sending<'a> {
         self.conn.count_sent(sent);
         self.ring.handle_sent(now, sent, now - begun);
         self.reader.publish(&self.ring.stats(), sent, !self.marks.first_sent);
+        if !self.marks.first_sent {
+            self.conn.note_first_byte(begun, now);
+        }
         self.measure(now);
         self.heartbeat_at = now + Duration::from_millis(self.conn.node.shared.config.heartbeat_ms);
         if !self.ring.above_high() {

@@ -13,11 +13,12 @@ pub mod remote;
 pub mod state;
 
 use crate::observe::trace::{FlightRecorder, Mark};
+use crate::observe::traceparent::TraceContext;
 use crate::proto::events::{Counts, Event};
 use log::{Log, ReaderId};
 use state::State;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use ulid::Ulid;
 
@@ -131,6 +132,8 @@ pub struct Stream {
     shared: Mutex<Shared>,
     trace: Mutex<FlightRecorder>,
     totals: Arc<Totals>,
+    /// Its place in its client's trace, where the client has one.
+    trace_context: OnceLock<TraceContext>,
 }
 
 #[derive(Debug)]
@@ -161,6 +164,7 @@ impl Stream {
             shared: Mutex::new(Shared { log, watchers: Vec::new(), status }),
             trace: Mutex::new(trace),
             totals,
+            trace_context: OnceLock::new(),
         })
     }
 
@@ -250,7 +254,25 @@ impl Stream {
     /// The flight recorder as JSON.
     #[must_use]
     pub fn trace_json(&self) -> String {
-        self.trace.lock().unwrap_or_else(PoisonError::into_inner).to_json(&self.id_text)
+        let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        let json = trace.to_json(&self.id_text);
+        match (self.trace_context(), json.strip_prefix('{')) {
+            (Some(context), Some(rest)) => format!("{{\"traceparent\":\"{context}\",{rest}"),
+            _ => json,
+        }
+    }
+
+    /// The stream becomes part of its client's trace: a span of its own, below the client's. Only the
+    /// first call counts.
+    pub fn join_trace(&self, client: &TraceContext) {
+        let span = u64::try_from(self.birth.id.random() & u128::from(u64::MAX)).unwrap_or(1);
+        let _ = self.trace_context.set(client.child(span));
+    }
+
+    /// The stream's own place in its client's trace.
+    #[must_use]
+    pub fn trace_context(&self) -> Option<&TraceContext> {
+        self.trace_context.get()
     }
 
     /// A client has what it was sent up to `seq`: the window before is freed, as far as every reader

@@ -25,6 +25,8 @@ pub struct Entry<'a> {
     pub at: SystemTime,
     /// Its id.
     pub request_id: Option<&'a str>,
+    /// Its client's trace.
+    pub trace_id: Option<&'a str>,
     /// The name of its API key.
     pub key: Option<&'a str>,
     /// The client.
@@ -74,6 +76,7 @@ impl Entry<'_> {
         let target = self.target.map(|target| redact::Url(target).to_string());
         for (name, text) in [
             (&b",\"request_id\":"[..], self.request_id),
+            (b",\"trace_id\":", self.trace_id),
             (b",\"key\":", self.key),
             (b",\"address\":", Some(&*self.address.to_string())),
             (b",\"method\":", self.method),
@@ -196,6 +199,7 @@ mod tests {
         Entry {
             at: SystemTime::UNIX_EPOCH,
             request_id: Some("r-1"),
+            trace_id: None,
             key: Some("ci"),
             address: IpAddr::from([192, 0, 2, 1]),
             method: Some("POST"),

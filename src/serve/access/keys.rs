@@ -35,7 +35,7 @@ pub enum Scope {
     Crawl,
     /// `POST /extract`.
     Extract,
-    /// What changes the server: `GET /latency?reset`.
+    /// What changes the server: `POST /admin/reload`, `GET /latency?reset`.
     Admin,
     /// What the server says of itself: `/metrics`, `/latency`, `/healthz`.
     Metrics,
@@ -90,6 +90,12 @@ impl Credential {
             _ => Self::Malformed,
         }
     }
+}
+
+/// Whether a text has the form of a key.
+#[must_use]
+pub fn looks_like_key(text: &str) -> bool {
+    digest_of(text.as_bytes()).is_some()
 }
 
 /// The digest of a text that has the form of a key.

@@ -57,7 +57,6 @@ pub enum AccessError {
 #[derive(Debug)]
 pub struct Access {
     keys: Option<Reloaded<Keys>>,
-    key_defaults: KeyLimits,
     tls: Option<Reloaded<ServerConfig>>,
     tls_key: PathBuf,
     /// Whether trusted proxies begin their connections with the PROXY protocol.
@@ -82,6 +81,13 @@ pub struct Access {
 struct Reloaded<T> {
     path: PathBuf,
     now: ArcSwap<T>,
+}
+
+/// Keys and certificate, read and not yet in force.
+#[derive(Debug, Default)]
+pub struct ReadAgain {
+    keys: Option<Arc<Keys>>,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Access {
@@ -132,7 +138,6 @@ impl Access {
         let most = config.address_connections;
         Ok(Self {
             keys,
-            key_defaults,
             tls,
             tls_key: config.tls_key.clone().unwrap_or_default(),
             proxy_protocol: config.proxy_protocol,
@@ -158,30 +163,49 @@ impl Access {
         })
     }
 
-    /// Reads keys and certificate again and opens the audit file anew; what can't be read stays as it
-    /// was. Blocks: for the control thread.
-    pub fn reload(&self) {
+    /// Reads keys and certificate again, without putting them in force; `config` has the limits of
+    /// keys that name none. Blocks: for the control thread.
+    ///
+    /// # Errors
+    /// A sentence for each file that can't be used.
+    pub fn read_again(&self, config: &Config) -> Result<ReadAgain, Vec<String>> {
+        let (mut read, mut wrong) = (ReadAgain::default(), Vec::new());
         if let Some(keys) = &self.keys {
-            match Keys::load(&keys.path, &self.key_defaults, &keys.now.load()) {
-                Ok(read) => {
-                    tracing::info!(keys = read.len(), "keys read again");
-                    keys.now.store(Arc::new(read));
+            match Keys::load(&keys.path, &key_defaults(config), &keys.now.load()) {
+                Ok(loaded) => read.keys = Some(Arc::new(loaded)),
+                Err(error) => {
+                    wrong.push(format!("the keys stay as they were: auth.keys_file: {error}"));
                 }
-                Err(error) => tracing::error!("the keys stay as they were: {error}"),
             }
         }
         if let Some(tls) = &self.tls {
             match tls::server_config(&tls.path, &self.tls_key) {
-                Ok(read) => {
-                    tracing::info!("certificate read again");
-                    tls.now.store(read);
+                Ok(loaded) => read.tls = Some(loaded),
+                Err(what) => {
+                    wrong.push(format!("the certificate stays as it was: tls.cert: {what}"))
                 }
-                Err(error) => tracing::error!("the certificate stays as it was: {error}"),
             }
+        }
+        if wrong.is_empty() { Ok(read) } else { Err(wrong) }
+    }
+
+    /// Puts what was read again in force, and opens the audit file anew. Answers which settings'
+    /// files that were.
+    pub fn take_over(&self, read: ReadAgain) -> Vec<&'static str> {
+        let mut files = Vec::new();
+        if let (Some(keys), Some(read)) = (&self.keys, read.keys) {
+            keys.now.store(read);
+            files.push("auth.keys_file");
+        }
+        if let (Some(tls), Some(read)) = (&self.tls, read.tls) {
+            tls.now.store(read);
+            files.push("tls.cert");
         }
         if let Some(audit) = &self.audit {
             audit.reopen();
+            files.push("audit.file");
         }
+        files
     }
 
     /// Looks at the process' memory. Blocks some 100 µs: for the control thread.

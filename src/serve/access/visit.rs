@@ -8,6 +8,7 @@ use super::quota::UrlsRefused;
 use super::rate::{Reading, write_fields};
 use super::table::{AddressKey, Counted};
 use crate::error::{ApiCode, ApiError};
+use crate::observe::traceparent::TraceContext;
 use crate::proto::forwarded;
 use crate::proto::h1::{Method, Request};
 use crate::serve::route::Route;
@@ -29,6 +30,8 @@ pub struct Visit {
     pub fields: Vec<(&'static str, Bytes)>,
     /// Why it was refused, if it was.
     pub refused: Option<ApiCode>,
+    /// Where it stands in its client's trace, as a valid `traceparent` says.
+    pub trace: Option<TraceContext>,
     key: Option<Arc<Key>>,
     credential: Credential,
     origin: Verdict,
@@ -55,6 +58,7 @@ impl Visit {
             address,
             fields: Vec::new(),
             refused: None,
+            trace: None,
             key: None,
             credential: Credential::None,
             origin: Verdict::Same,
@@ -74,6 +78,10 @@ impl Visit {
             return visit;
         }
         let fields = request.fields();
+        let mut traces = fields.all("traceparent");
+        // W3C Trace Context §3.2: of several fields none counts, as nobody can say which.
+        visit.trace =
+            traces.next().and_then(TraceContext::parse).filter(|_| traces.next().is_none());
         if access.is_proxy(peer) {
             let name = match access.forwarded_field {
                 forwarded::ForwardedField::XForwardedFor => "x-forwarded-for",
@@ -226,7 +234,9 @@ impl Visit {
             key.quota.bytes().charge(Instant::now(), end.bytes);
         }
         let Some(audit) = &access.audit else { return true };
+        let trace_id = self.trace.as_ref().map(TraceContext::trace_id_text);
         let entry = Entry {
+            trace_id: trace_id.as_deref(),
             at: SystemTime::now(),
             request_id: end.request_id,
             key: self.key.as_ref().map(|key| &*key.name),
@@ -317,6 +327,7 @@ fn scope_of(route: Option<Route>, query: Option<&str>) -> Option<Scope> {
         || query.is_some_and(|query| query.split('&').any(|part| part.starts_with("reset")));
     match route? {
         Route::Livez | Route::Readyz => None,
+        Route::Reload => Some(Scope::Admin),
         Route::Latency if resets() => Some(Scope::Admin),
         Route::Healthz | Route::Metrics | Route::Latency => Some(Scope::Metrics),
         Route::Extract => Some(Scope::Extract),

@@ -43,6 +43,7 @@ use crate::crawl::node::Node;
 use crate::error::{ApiCode, ApiError};
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::RequestId;
+use crate::observe::traceparent::TraceContext;
 use crate::proto::h1::Request;
 use crate::proto::ws::extension::Policy;
 use crate::proto::ws::handshake::{self, Accepted, CRAWL_SUBPROTOCOL, Offer, Rejection};
@@ -66,6 +67,8 @@ pub struct Upgraded {
     glued: Option<Buf>,
     /// The client's own id for its request.
     request_id: Option<Box<RequestId>>,
+    /// Where the socket stands in its client's trace.
+    trace: Option<Box<TraceContext>>,
     /// Whose streams it begins and may see.
     principal: Arc<str>,
 }
@@ -96,6 +99,7 @@ pub fn judge(request: &Request<'_>, config: &Config) -> Box<Result<Accepted, Rej
 /// Answers the opening handshake. [`Gone`] also where all went well: HTTP ends here, and
 /// [`Conn::run`] hands out what goes on.
 pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
+    let trace = conn.visit.trace.map(Box::new);
     let accepted = match ask.upgrade.map(|judged| *judged) {
         Some(Ok(accepted)) => accepted,
         // HEAD is answered as a GET that asks for no upgrade (RFC 9110 §9.3.2).
@@ -125,6 +129,7 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         session,
         glued,
         request_id: id.map(Box::new),
+        trace,
         principal: conn.principal(),
     }));
     Err(Gone)

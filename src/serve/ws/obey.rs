@@ -94,6 +94,9 @@ impl Socket {
         };
         let (node, news) = (Rc::clone(&self.node), Rc::clone(&self.news));
         let reader = Live::start(&node, request, terms, |stream| {
+            if let Some(trace) = self.trace.as_deref() {
+                stream.join_trace(trace);
+            }
             Reader::attach_with(&node, stream, None, news)
         });
         self.join(id, reader, credit, now);

@@ -15,6 +15,7 @@ use crate::error::{ApiCode, ApiError};
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Way};
 use crate::observe::request_id::RequestId;
+use crate::observe::traceparent::TraceContext;
 use crate::proto::ws::{CloseCode, Event, SendError, Session, Status};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -50,6 +51,7 @@ pub(super) struct Socket {
     /// Raised when a stream has something new, and when the server stops.
     pub(super) news: Rc<Notify>,
     pub(super) request_id: Option<Box<RequestId>>,
+    pub(super) trace: Option<Box<TraceContext>>,
     /// Whose streams it begins and may see.
     pub(super) principal: Arc<str>,
     outbox: Option<Box<Outbox>>,
@@ -61,7 +63,8 @@ pub(super) struct Socket {
 
 /// Serves a WebSocket to its end. `news` is raised when the server stops.
 pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
-    let Upgraded { node, socket, key, held, session, glued, request_id, principal } = *upgraded;
+    let Upgraded { node, socket, key, held, session, glued, request_id, trace, principal } =
+        *upgraded;
     let mut this = Socket {
         node,
         socket,
@@ -71,6 +74,7 @@ pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
         leaving: Vec::new(),
         news,
         request_id,
+        trace,
         principal,
         outbox: None,
         unread: glued,

@@ -1,0 +1,166 @@
+"""Settings: what the binary prints of them, what it says of mistakes, and reading them again while
+streams run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import tomllib
+import unittest
+
+import server
+from client import Connection, ask, request
+from test_cli import forebay
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def path(self, name, text=None):
+        path = os.path.join(self.folder, name)
+        if text is not None:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        return path
+
+
+class Printing(Folder):
+    def config(self, *arguments, **environment):
+        done = subprocess.run([server.FOREBAY, "config", *arguments], capture_output=True, check=False, timeout=60,
+                              env={**os.environ, **environment})
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode()
+
+    def test_each_value_says_where_it_came_from(self):
+        file = self.path("f.toml", '[stream]\nurls_max = 7\n\n[egress]\nproxy = "http://u:S3CRET@127.0.0.1:1"\n')
+        given = ["--config", file, "--cores", "2"]
+        told = json.loads(self.config("--format", "json", *given, FOREBAY_BUFFER_BYTES_MAX="70000"))
+        for name, value, source in (("stream.urls_max", "7", f"{file}:2"), ("server.cores", "2", "--cores"),
+                                    ("buffer.bytes_max", "70000", "FOREBAY_BUFFER_BYTES_MAX"),
+                                    ("egress.proxy", "***", f"{file}:5"), ("server.listen", "127.0.0.1:8080", "default")):
+            self.assertEqual((told[name]["value"], told[name]["source"]), (value, source), name)
+        for form in ("table", "json", "toml"):
+            self.assertNotIn("S3CRET", self.config("--format", form, *given))
+        self.assertNotIn(b"S3CRET", forebay("check", *given).stdout)
+
+    def test_what_is_printed_can_be_read_again(self):
+        file = self.path("f.toml", '[server]\ncores = 2\ntrusted_proxies = ["10.0.0.1", "10.1.0.0/16"]\n[log]\nformat = "json"\n')
+        again = self.path("again.toml", self.config("--format", "toml", "--config", file))
+        values = lambda path: {name: entry["value"] for name, entry in
+                               json.loads(self.config("--format", "json", "--config", path)).items()}
+        self.assertEqual(values(again), values(file))
+
+    def test_the_default_file_has_every_setting(self):
+        text = self.config("--default")
+        self.assertEqual(set(name for section in tomllib.loads(text).values() for name in section), set())
+        opened = "\n".join(line[1:] if line.startswith("#") and not line.startswith("# ") else line
+                           for line in text.splitlines())
+        names = {f"{section}.{key}" for section, keys in tomllib.loads(opened).items() for key in keys}
+        self.assertEqual(names, set(json.loads(self.config("--format", "json"))))
+        self.assertEqual(forebay("config", "--config", self.path("open.toml", opened)).returncode, 0)
+
+
+class Mistakes(Folder):
+    def test_all_are_told_at_once_with_their_places(self):
+        file = self.path("f.toml", "[stream]\nurl_max = 7\nheartbeat_ms = 1\n\n[tls]\ncert = [1]\n[server]\nruntime = 'uring'\n")
+        environment = {**os.environ, "FOREBAY_CORE": "2", "FOREBAY_BUFFER_BYTES_MAX": "many"}
+        done = subprocess.run([server.FOREBAY, "serve", "--config", file, "--ws-deflate", "maybe"], env=environment,
+                              capture_output=True, check=False, timeout=60)
+        self.assertEqual(done.returncode, 2)
+        lines = done.stderr.decode().splitlines()
+        for signs in ((f"{file}:2", "stream.url_max", "did you mean stream.urls_max?"),
+                      (f"{file}:3", "10 to 300000", "found 1"), (f"{file}:8", "auto, io_uring or epoll", '"uring"'),
+                      ("FOREBAY_CORE", "did you mean FOREBAY_CORES?"),
+                      ("FOREBAY_BUFFER_BYTES_MAX", "a whole number", '"many"'),
+                      ("--ws-deflate", "off, message or takeover", '"maybe"')):
+            self.assertTrue(any(all(sign in line for sign in signs) for line in lines), f"{signs} in {lines}")
+
+    def test_a_file_that_is_no_toml_and_one_that_is_not_there(self):
+        for path, sign in ((self.path("bad.toml", "[stream\n"), "bad.toml:1"), ("/none/f.toml", "/none/f.toml")):
+            done = forebay("check", "--config", path)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(sign, done.stderr.decode())
+
+
+class Reload(Folder):
+    def start(self, text, *flags):
+        self.file = self.path("f.toml", text)
+        running = server.Server("--config", self.file, *flags)
+        self.addCleanup(running.stop)
+        return running
+
+    def crawl(self, running, count):
+        return ask(running, "POST", "/crawl", {"urls": [f"http://10.0.0.{n}/" for n in range(count)]})
+
+    def reload(self, running, status=200):
+        response = ask(running, "POST", "/admin/reload")
+        self.assertEqual(response.status, status, response)
+        return response.json()
+
+    def test_what_can_change_changes_and_what_cannot_is_named(self):
+        running = self.start("[stream]\nurls_max = 3\n")
+        self.assertEqual(self.crawl(running, 4).status, 400)
+        self.path("f.toml", "[stream]\nurls_max = 5\n[cache]\nttl_s = 1\n[log]\nlevel = 'debug'\n")
+        told = self.reload(running)
+        changed = {change["setting"]: (change["from"], change["to"]) for change in told["changed"]}
+        self.assertEqual(changed, {"stream.urls_max": ("3", "5"), "log.level": ("info", "debug")})
+        self.assertEqual([change["setting"] for change in told["needs_restart"]], ["cache.ttl_s"])
+        self.assertEqual(self.crawl(running, 4).status, 200)
+        self.assertEqual(self.crawl(running, 6).status, 400)
+        self.assertTrue(server.wait_until(lambda: "needs a restart" in running.output()))
+        self.assertIn("stream.urls_max", running.output())
+
+    def test_a_mistake_changes_nothing(self):
+        running = self.start("[stream]\nurls_max = 3\n")
+        self.path("f.toml", "[stream]\nurls_max = 5\nheartbeat_ms = 1\nurl = 7\n")
+        told = self.reload(running, 422)
+        self.assertFalse(told["reloaded"])
+        self.assertEqual(len(told["problems"]), 2)
+        self.assertIn(f"{self.file}:3", told["problems"][0] + told["problems"][1])
+        self.assertEqual(self.crawl(running, 4).status, 400)
+        os.remove(self.file)
+        self.assertFalse(self.reload(running, 422)["reloaded"])
+
+    def test_sighup_does_the_same_and_streams_go_on(self):
+        _, origin = server.shared()
+        running = self.start("[stream]\nurls_max = 3\n")
+        with Connection(running.address) as connection:
+            urls = [origin.page(n, latency="300ms") for n in range(3)]
+            connection.send(request("POST", "/crawl/stream", {"urls": urls, "options": {"concurrency": 1}}))
+            lines = connection.read_lines(connection.read_head())
+            next(lines)
+            self.path("f.toml", "[stream]\nurls_max = 4\n")
+            running.child.send_signal(signal.SIGHUP)
+            self.assertTrue(server.wait_until(lambda: self.crawl(running, 4).status == 200))
+            rest = [json.loads(line) for line in lines]
+        self.assertEqual((rest[-1]["type"], rest[-1]["successful"]), ("summary", 3))
+
+    def test_flags_and_variables_still_win(self):
+        running = self.start("[stream]\nurls_max = 3\n", "--stream-urls-max", "6")
+        self.path("f.toml", "[stream]\nurls_max = 1\n")
+        self.assertEqual(self.reload(running)["changed"], [])
+        self.assertEqual(self.crawl(running, 6).status, 200)
+
+    def test_only_an_admin_may(self):
+        made = forebay("key", "new", "--name", "a", "--scopes", "admin")
+        other = forebay("key", "new", "--name", "b", "--scopes", "crawl,metrics")
+        keys = self.path("keys.toml", made.stdout.decode() + other.stdout.decode())
+        running = self.start("", "--auth-keys-file", keys)
+        status = lambda key: ask(running, "POST", "/admin/reload", fields=[f"X-API-Key: {key}"] if key else []).status
+        self.assertEqual(status(None), 401)
+        self.assertEqual(status(other.stderr.decode().strip()), 403)
+        self.assertEqual(status(made.stderr.decode().strip()), 200)
+        with_key = [f"X-API-Key: {made.stderr.decode().strip()}"]
+        self.assertEqual(ask(running, "GET", "/admin/reload", fields=with_key).status, 405)
+        self.path("keys.toml", made.stdout.decode() + "[[key]]\nname = broken")
+        refused = ask(running, "POST", "/admin/reload", fields=with_key)
+        self.assertEqual(refused.status, 422)
+        self.assertIn("keys.toml", refused.json()["problems"][0])
+
+
+if __name__ == "__main__":
+    unittest.main()
