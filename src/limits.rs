@@ -151,6 +151,14 @@ pub const WS_STREAMS_MAX: usize = 1024;
 /// Results that a client may ask for in one `credit`.
 pub const WS_CREDIT_MAX: u32 = 1_000_000;
 
+/// URLs of one call of an agent's tool: its answer comes as one piece.
+pub const MCP_URLS_MAX: usize = 100;
+/// Bytes of pages in the answer to an agent's call; what does not fit is cut off, and said. Clients
+/// take events of 1 MiB, and what is told of each page beside its text has to fit, too.
+pub const MCP_ANSWER_BYTES_MAX: usize = 640 * 1024;
+/// Bytes of a JSON-RPC request's id.
+pub const MCP_ID_BYTES_MAX: usize = 256;
+
 /// How often a core's latency counts become an interval; what `/latency?window=` is coarse by.
 pub const LATENCY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long intervals are told apart; the longest `/latency?window=`.

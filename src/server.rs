@@ -17,6 +17,7 @@ use crate::observe::hist::{Epoch, Scope};
 use crate::observe::summary;
 use crate::serve;
 use crate::serve::access::{Access, AccessError};
+use crate::serve::pages::Site;
 use crate::stream::Totals;
 use crate::stream::idempotency::Keys;
 use crate::stream::registry::Registry;
@@ -75,6 +76,7 @@ pub struct Server {
     pub warnings: Vec<String>,
     shared: Arc<Shared>,
     access: Arc<Access>,
+    site: Arc<Site>,
     cores: Vec<CoreHandle<()>>,
     control: Control,
     loaded: mpsc::Receiver<Result<Ticker, LoadError>>,
@@ -93,6 +95,7 @@ impl Server {
         let config = Arc::new(config);
         let fetch = fetch_config(&config)?;
         let access = Arc::new(Access::start(&config)?);
+        let site = Site::start(&config);
         let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
@@ -117,6 +120,7 @@ impl Server {
             warnings: Vec::new(),
             shared,
             access,
+            site,
             cores: Vec::new(),
             control,
             loaded,
@@ -161,7 +165,7 @@ impl Server {
         };
         let (report, listening) = mpsc::sync_channel(1);
         let (shared, addr) = (Arc::clone(&self.shared), self.addr);
-        let access = Arc::clone(&self.access);
+        let (access, site) = (Arc::clone(&self.access), Arc::clone(&self.site));
         let questions = self.control.questions();
         let handle = uring::core::spawn(core, move || async move {
             let listener = match uring::net::TcpListener::bind(addr, BACKLOG) {
@@ -174,7 +178,7 @@ impl Server {
             let _ = report.send(listener.local_addr());
             let fetcher = Fetcher::new(fetch, Resolver::new(questions));
             let node = Node::new(plan.index, shared, fetcher, lane);
-            serve::run(node, access, listener, mailbox, DRAIN_GRACE).await;
+            serve::run(node, access, site, listener, mailbox, DRAIN_GRACE).await;
         })?;
         self.warnings.extend(handle.info().warnings.iter().cloned());
         if plan.shared {

@@ -9,6 +9,7 @@ use super::access::visit::Visit;
 use super::arrive::Arrival;
 use super::ask::Ask;
 use super::guard;
+use super::pages::Site;
 use super::reply::{Head, NO_SNIFFING, Reply};
 use super::route::Route;
 use super::socket::Socket;
@@ -43,6 +44,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Conn {
     pub(super) node: Rc<Node>,
     pub(super) access: Arc<Access>,
+    pub(super) site: Arc<Site>,
     pub(super) socket: Socket,
     /// Who is at the other end: the client, or its proxy.
     peer: IpAddr,
@@ -84,7 +86,7 @@ impl From<io::Error> for Gone {
 impl Conn {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(node: Rc<Node>, access: Arc<Access>, arrival: Arrival) -> Self {
+    pub fn new(node: Rc<Node>, access: Arc<Access>, site: Arc<Site>, arrival: Arrival) -> Self {
         let config = &node.shared.config;
         let millis = Duration::from_millis;
         let timeouts = Timeouts {
@@ -100,6 +102,7 @@ impl Conn {
             place_of: Arc::clone(&node.anonymous),
             node,
             access,
+            site,
             socket: arrival.socket,
             peer: arrival.peer,
             visit: Visit::unknown(arrival.peer),
@@ -344,7 +347,7 @@ impl Conn {
             fields.push(("X-Request-ID", id.as_str().as_bytes()));
         }
         let body = match reply.status {
-            204 => AnswerBody::None,
+            204 | 304 => AnswerBody::None,
             _ => AnswerBody::Length(reply.len()),
         };
         let (answer, head) = self.start_answer(reply.status, body, &fields)?;

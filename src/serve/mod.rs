@@ -4,8 +4,12 @@ pub mod access;
 pub mod arrive;
 pub mod ask;
 pub mod conn;
+pub mod console;
 pub mod guard;
 pub mod handle;
+pub mod mcp;
+pub mod openapi;
+pub mod pages;
 pub mod reply;
 pub mod route;
 pub mod sender;
@@ -23,6 +27,7 @@ use crate::stream::machine::Ending;
 use access::Access;
 use arrive::{Turned, arrive};
 use conn::Conn;
+use pages::Site;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -44,6 +49,7 @@ const TOO_MANY_OF_ONE: &str = "HTTP/1.1 429 Too Many Requests\r\nConnection: clo
 /// The connections of one core.
 struct Connections {
     access: Arc<Access>,
+    site: Arc<Site>,
     gate: Gate,
     /// One flag for each, raised when the server stops; by the connection's number.
     drains: RefCell<HashMap<u64, Rc<Notify>>>,
@@ -54,12 +60,14 @@ struct Connections {
 pub async fn run(
     node: Rc<Node>,
     access: Arc<Access>,
+    site: Arc<Site>,
     listener: TcpListener,
     mailbox: Receiver<Message>,
     grace: Duration,
 ) {
     let connections = Rc::new(Connections {
         access,
+        site,
         gate: Gate::new(),
         drains: RefCell::default(),
         next: Cell::new(0),
@@ -113,7 +121,10 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     drop(uring::spawn(async move {
         let access = Arc::clone(&open.connections.access);
         let upgraded = match Box::pin(arrive(&access, &node.shared.config, socket)).await {
-            Ok(arrival) => Conn::new(node, access, arrival).run(&drain).await,
+            Ok(arrival) => {
+                let site = Arc::clone(&open.connections.site);
+                Conn::new(node, access, site, arrival).run(&drain).await
+            }
             Err(turned) => {
                 turn_away(&node, &access, turned).await;
                 None

@@ -32,6 +32,14 @@ pub enum Route {
     StreamEvents(Ulid),
     /// A stream's flight recorder.
     StreamTrace(Ulid),
+    /// The console: a web page.
+    Console,
+    /// The API's description as a web page.
+    Docs,
+    /// The API's description (OpenAPI 3.1).
+    OpenApi,
+    /// Model Context Protocol.
+    Mcp,
 }
 
 impl Route {
@@ -43,6 +51,7 @@ impl Route {
             "/readyz" => return Some(Self::Readyz),
             "/healthz" => return Some(Self::Healthz),
             "/metrics" => return Some(Self::Metrics),
+            "/" => return Some(Self::Console),
             _ => {}
         }
         match path.strip_prefix("/v1").unwrap_or(path) {
@@ -52,6 +61,9 @@ impl Route {
             "/extract" => Some(Self::Extract),
             "/crawl/sse" => Some(Self::CrawlSse),
             "/latency" => Some(Self::Latency),
+            "/docs" => Some(Self::Docs),
+            "/openapi.json" => Some(Self::OpenApi),
+            "/mcp" => Some(Self::Mcp),
             path => Self::find_stream(path.strip_prefix("/streams/")?),
         }
     }
@@ -69,11 +81,17 @@ impl Route {
         }
     }
 
+    /// Whether it is a page that was written at the start and is the same for everybody.
+    #[must_use]
+    pub const fn is_page(self) -> bool {
+        matches!(self, Self::Console | Self::Docs | Self::OpenApi)
+    }
+
     /// The methods that the resource takes, `OPTIONS` left out.
     #[must_use]
     pub const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Crawl | Self::CrawlStream | Self::Extract => &[Method::Post],
+            Self::Crawl | Self::CrawlStream | Self::Extract | Self::Mcp => &[Method::Post],
             Self::CrawlSse => &[Method::Get, Method::Head, Method::Post],
             Self::Stream(_) => &[Method::Get, Method::Head, Method::Delete],
             _ => &[Method::Get, Method::Head],
@@ -84,7 +102,7 @@ impl Route {
     #[must_use]
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Crawl | Self::CrawlStream | Self::Extract => "POST, OPTIONS",
+            Self::Crawl | Self::CrawlStream | Self::Extract | Self::Mcp => "POST, OPTIONS",
             Self::CrawlSse => "GET, HEAD, POST, OPTIONS",
             Self::Stream(_) => "GET, HEAD, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
@@ -108,7 +126,10 @@ mod tests {
         assert_eq!(Route::find(&format!("/v1/streams/{id}/events")), Some(Route::StreamEvents(id)));
         assert_eq!(Route::find(&format!("/streams/{id}/trace")), Some(Route::StreamTrace(id)));
         assert_eq!(Route::find(&format!("/streams/{id}/")), None);
-        for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"]
+        assert_eq!(Route::find("/"), Some(Route::Console));
+        assert_eq!(Route::find("/v1/openapi.json"), Some(Route::OpenApi));
+        for absent in
+            ["/v1/livez", "/v1", "/v1/", "/crawl/", "", "/streams/x", "/streams/", "//crawl"]
         {
             assert_eq!(Route::find(absent), None, "{absent}");
         }
@@ -117,7 +138,9 @@ mod tests {
     #[test]
     fn allow_names_each_method_once() {
         let stream = format!("/streams/{}", Ulid(7));
-        for path in ["/crawl", "/livez", "/crawl/sse", &stream, &format!("{stream}/events")] {
+        for path in
+            ["/crawl", "/livez", "/crawl/sse", "/mcp", "/", &stream, &format!("{stream}/events")]
+        {
             let route = Route::find(path).expect("a route");
             let names: Vec<&str> = route.methods().iter().map(|method| method.as_str()).collect();
             assert_eq!(route.allow(), format!("{}, OPTIONS", names.join(", ")));
