@@ -116,6 +116,8 @@ class Tools(unittest.TestCase):
         for body, status, code in [
             (b"{", 400, -32700),
             (b"[]", 400, -32600),
+            (b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":' + b"[" * 200_000, 400, -32600),
+            ({**ask, "id": None}, 400, -32600),
             ({**ask, "method": "tools/none"}, 200, -32601),
             ({**ask, "method": "tools/call", "params": {"name": "none"}}, 200, -32602),
         ]:

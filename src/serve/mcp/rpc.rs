@@ -2,6 +2,7 @@
 
 use crate::crawl::request;
 use crate::error::ApiCode;
+use crate::limits::MCP_DEPTH_MAX;
 use crate::proto::json;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Deserializer};
@@ -92,8 +93,31 @@ impl Wrong {
     }
 }
 
+/// Whether brackets and braces are nested no deeper than that. Parameters are read by recursion, so
+/// a body of brackets alone would use up the stack.
+fn nested_within(body: &[u8], most: usize) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => depth += 1,
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > most {
+            return false;
+        }
+    }
+    true
+}
+
 /// Reads a message. A list of them, as an early revision had it, is refused.
 pub(super) fn parse(body: &mut [u8]) -> Result<Message, Wrong> {
+    if !nested_within(body, MCP_DEPTH_MAX) {
+        return Err(Wrong::invalid(format!("nested deeper than {MCP_DEPTH_MAX}")));
+    }
     let shape: Shape = request::parse_json(body).map_err(|error| match error.code {
         ApiCode::InvalidJson => Wrong::new(-32700, error.message),
         _ => Wrong::invalid(error.message),
@@ -201,6 +225,20 @@ mod tests {
         assert_eq!(code(r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#), 0);
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#), 0);
         assert_eq!(code(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#), 0);
+    }
+
+    #[test]
+    fn a_body_of_brackets_does_not_use_up_the_stack() {
+        for unit in ["[", "{\"a\":"] {
+            let deep = unit.repeat(500_000);
+            assert_eq!(
+                code(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"b":{deep}"#)),
+                -32600
+            );
+        }
+        let text = "[".repeat(500) + "\\\"[";
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"b":"{text}"}}}}"#);
+        assert_eq!(code(&body), 0, "brackets in a text are text");
     }
 
     #[test]
