@@ -1,11 +1,15 @@
 """Keeps schemathesis on this machine: every URL to fetch becomes one of the synthetic origin's."""
 
+import functools
+import json
 import os
 import re
+import urllib.request
 
 import schemathesis
 
 ORIGIN = os.environ["TEST_ORIGIN"]
+SERVER = os.environ["TEST_SERVER"]
 URL = re.compile(r"https?://\S+\Z")
 
 
@@ -31,12 +35,25 @@ def whole(value):
     return value
 
 
+@functools.cache
+def stream():
+    """A stream that there is."""
+    body = json.dumps({"urls": [f"{ORIGIN}/page/1"]}).encode()
+    request = urllib.request.Request(f"{SERVER}/crawl/stream", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.readlines()[0])["stream_id"]
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     if isinstance(case.body, dict):
         case.body = whole(at_home(case.body))
     if case.query:
         case.query = at_home(dict(case.query))
+    asked = (case.path_parameters or {}).get("id", "")
+    if re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", asked) and sum(map(ord, asked)) % 2:
+        # Half of the streams that are asked for are there.
+        case.path_parameters["id"] = stream()
     last = (case.headers or {}).get("Last-Event-ID", "")
     if "id" in (case.path_parameters or {}) and re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\.\d+", last):
         # An event of the stream that is asked for; that of another one is refused.

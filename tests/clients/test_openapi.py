@@ -20,7 +20,8 @@ class Description(unittest.TestCase):
                 sys.executable, "-m", "schemathesis.cli", "--config-file", os.path.join(HERE, "schemathesis.toml"),
                 "run", f"{running.url}/openapi.json", "--max-examples", str(EXAMPLES), "--no-color",
             ]
-            environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": HERE, "TEST_ORIGIN": origin.url}
+            environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": HERE}
+            environment |= {"TEST_ORIGIN": origin.url, "TEST_SERVER": running.url}
             done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
             told = f"{done.stdout[-12000:]}\n{done.stderr[-2000:]}\n{running.output()[-2000:]}"
             self.assertEqual(done.returncode, 0, told)
