@@ -237,7 +237,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_decode(
-            body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            body in proptest::collection::vec(any::<u8>(), 0..300),
             label in "[a-z0-9-]{0,12}",
             max in 0..400_usize,
         ) {
