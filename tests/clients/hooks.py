@@ -55,7 +55,7 @@ def before_call(context, case, kwargs):
         # Half of the streams that are asked for are there.
         case.path_parameters["id"] = stream()
     last = (case.headers or {}).get("Last-Event-ID", "")
-    if last == "0" or "after" in (case.query or {}):
+    if last and (last == "0" or "after" in (case.query or {})):
         # "0" is schemathesis' own filling, whatever the pattern; and where `after` is given, it counts.
         case.headers.pop("Last-Event-ID", None)
     elif "id" in (case.path_parameters or {}) and re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\.\d+", last):
