@@ -227,6 +227,16 @@ pub const WS_STREAMS_MAX: usize = 1024;
 /// Results that a client may ask for in one `credit`.
 pub const WS_CREDIT_MAX: u32 = 1_000_000;
 
+/// URLs of one call of an agent's tool: its answer comes as one piece.
+pub const MCP_URLS_MAX: usize = 100;
+/// Bytes of pages in the answer to an agent's call; what does not fit is cut off, and said. Clients
+/// take events of 1 MiB, and what is told of each page beside its text has to fit, too.
+pub const MCP_ANSWER_BYTES_MAX: usize = 640 * 1024;
+/// Depth to which a JSON-RPC message may be nested.
+pub const MCP_DEPTH_MAX: usize = 64;
+/// Bytes of a JSON-RPC request's id.
+pub const MCP_ID_BYTES_MAX: usize = 256;
+
 /// How often a core's latency counts become an interval; what `/latency?window=` is coarse by.
 pub const LATENCY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long intervals are told apart; the longest `/latency?window=`.
@@ -279,5 +289,6 @@ const _: () = {
     assert!(WS_CONTROL_BYTES_MAX * 2 < WS_CONTROL_BACKLOG_BYTES_MAX, "a ping and a close fit");
     assert!(GUEST_OUTPUT_BYTES_MAX <= GUEST_MEMORY_BYTES_MAX, "an answer lies in guest memory");
     assert!(URLS_PER_STREAM_MAX < u16::MAX as usize, "a flight record names a URL in 16 bits");
+    assert!(MCP_URLS_MAX <= URLS_PER_STREAM_MAX, "an agent's call is a stream");
     assert!(HTML_BYTES_MAX as u64 <= BODY_BYTES_MAX, "what is extracted was fetched");
 };

@@ -23,7 +23,9 @@ use crate::observe::summary;
 use crate::reload::Reloader;
 use crate::search::Search;
 use crate::serve;
+use crate::serve::Serving;
 use crate::serve::access::{Access, AccessError};
+use crate::serve::pages::Site;
 use crate::stream::Totals;
 use crate::stream::idempotency::Keys;
 use crate::stream::registry::Registry;
@@ -109,6 +111,7 @@ pub struct Server {
     shared: Arc<Shared>,
     access: Arc<Access>,
     jobs: Arc<Jobs>,
+    site: Arc<Site>,
     cores: Vec<CoreHandle<()>>,
     control: Control,
     loaded: mpsc::Receiver<Result<Ticker, LoadError>>,
@@ -142,6 +145,7 @@ impl Server {
         let fetch = fetch_config(&config)?;
         let access = Arc::new(Access::start(&config)?);
         let search = Search::start(&config).map_err(StartError::Search)?;
+        let site = Site::start(&config);
         let (mesh, mailboxes): (Vec<_>, Vec<_>) =
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
         let (cluster, redis) = cluster::open(&config).map_err(StartError::Redis)?;
@@ -189,6 +193,7 @@ impl Server {
             shared,
             access,
             jobs,
+            site,
             cores: Vec::new(),
             control,
             loaded,
@@ -240,8 +245,12 @@ impl Server {
         };
         let (report, listening) = mpsc::sync_channel(1);
         let (shared, addr) = (Arc::clone(&self.shared), self.addr);
-        let (access, jobs) = (Arc::clone(&self.access), Arc::clone(&self.jobs));
         let hooks = if plan.index == 0 { Some(fetch.for_clients()?) } else { None };
+        let serving = Serving {
+            access: Arc::clone(&self.access),
+            jobs: Arc::clone(&self.jobs),
+            site: Arc::clone(&self.site),
+        };
         let questions = self.control.questions();
         // Fewer sockets than cores are shared out in turn: several cores then accept from one.
         let turn = self.sockets.get(plan.index % self.sockets.len().max(1));
@@ -262,8 +271,8 @@ impl Server {
             let hooks = hooks.map(|hooks| Fetcher::new(hooks, Resolver::new(questions.clone())));
             let fetcher = Fetcher::new(fetch, Resolver::new(questions));
             let node = Node::new(plan.index, shared, fetcher, lane);
-            jobs.start(&node, hooks);
-            serve::run(node, (access, jobs), listener, mailbox, DRAIN_GRACE).await;
+            serving.jobs.start(&node, hooks);
+            serve::run(node, serving, listener, mailbox, DRAIN_GRACE).await;
         })?;
         self.warnings.extend(handle.info().warnings.iter().cloned());
         if plan.shared {

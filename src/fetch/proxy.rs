@@ -11,6 +11,7 @@
 
 use crate::fetch::request::ForwardedBy;
 use crate::fetch::target::{Scheme, Target};
+use crate::proto::base64::base64;
 use crate::proto::h1::ResponseDecoder;
 use std::net::{IpAddr, SocketAddr};
 use url::Url;
@@ -325,21 +326,6 @@ fn decode(text: &str) -> Result<String, ProxyError> {
         }
     }
     String::from_utf8(out).map_err(|_| bad)
-}
-
-/// RFC 4648 §4
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let at = |n: usize| group.get(n).copied().unwrap_or(0);
-        let bits = u32::from_be_bytes([0, at(0), at(1), at(2)]);
-        for place in 0..4 {
-            let index = (bits >> (18 - 6 * place)) & 63;
-            out.push(if place <= group.len() { char::from(ALPHABET[index as usize]) } else { '=' });
-        }
-    }
-    out
 }
 
 #[cfg(test)]

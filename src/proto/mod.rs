@@ -1,5 +1,6 @@
 //! Sans-IO codecs: bytes in, events out; no clock, no socket.
 
+pub mod base64;
 pub mod blocks;
 pub mod chunked;
 pub mod events;

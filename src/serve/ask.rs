@@ -1,5 +1,7 @@
 //! What of a request matters to us, taken out of its head, so that the head's bytes can go.
 
+use super::mcp::Fields;
+use super::pages::Browse;
 use super::route::Route;
 use crate::error::{ApiCode, ApiError};
 use crate::observe::request_id::RequestId;
@@ -49,6 +51,10 @@ pub struct Ask {
     pub idempotency_key: Option<Box<[u8]>>,
     /// What came of the opening handshake where the route is a WebSocket's.
     pub upgrade: Option<Box<Result<Accepted, Rejection>>>,
+    /// What a browser wants a page like, where the route is one.
+    pub browse: Option<Box<Browse>>,
+    /// What stands in the head of a request of the Model Context Protocol.
+    pub mcp: Option<Box<Fields>>,
 }
 
 impl Ask {
@@ -60,8 +66,10 @@ impl Ask {
             Some(value) => body_type(value),
             None => (BodyType::Missing, None),
         };
+        let route = if asterisk { None } else { Route::find(request.path()) };
+        let page = route.is_some_and(Route::is_page);
         Self {
-            route: if asterisk { None } else { Route::find(request.path()) },
+            route,
             method: request.method(),
             asterisk,
             request_id: request.field("x-request-id").and_then(RequestId::from_field),
@@ -74,6 +82,8 @@ impl Ask {
             last_event_id: request.field("last-event-id").map(Box::from),
             idempotency_key: request.field("idempotency-key").map(Box::from),
             upgrade: None,
+            browse: page.then(|| Box::new(Browse::of(request))),
+            mcp: (route == Some(Route::Mcp)).then(|| Box::new(Fields::of(request))),
         }
     }
 
@@ -101,7 +111,8 @@ impl Ask {
             Some(Route::Stream(_) | Route::StreamTrace(_) | Route::Jobs | Route::Job(_)) => {
                 Endpoint::Streams
             }
-            Some(Route::Reload) | None => Endpoint::Other,
+            Some(Route::Console | Route::Docs | Route::OpenApi | Route::Mcp | Route::Reload)
+            | None => Endpoint::Other,
         }
     }
 

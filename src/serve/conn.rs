@@ -3,12 +3,14 @@
 //! The rules of HTTP live in [`h1::Connection`]; here are the socket, the buffer and the clock. An
 //! idle connection holds no buffer: it waits for readability.
 
+use super::Serving;
 use super::access::Access;
 use super::access::table::Counted;
 use super::access::visit::Visit;
 use super::arrive::Arrival;
 use super::ask::Ask;
 use super::guard;
+use super::pages::Site;
 use super::reply::{Head, NO_SNIFFING, Reply};
 use super::route::Route;
 use super::slow::Stages;
@@ -51,6 +53,7 @@ pub struct Conn {
     pub(super) node: Rc<Node>,
     pub(super) access: Arc<Access>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) site: Arc<Site>,
     pub(super) socket: Socket,
     /// Who is at the other end: the client, or its proxy.
     peer: IpAddr,
@@ -94,7 +97,8 @@ impl From<io::Error> for Gone {
 impl Conn {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(node: Rc<Node>, (access, jobs): (Arc<Access>, Arc<Jobs>), arrival: Arrival) -> Self {
+    pub fn new(node: Rc<Node>, serving: Serving, arrival: Arrival) -> Self {
+        let Serving { access, jobs, site } = serving;
         let config = &node.shared.config;
         let millis = Duration::from_millis;
         let timeouts = Timeouts {
@@ -111,6 +115,7 @@ impl Conn {
             node,
             access,
             jobs,
+            site,
             socket: arrival.socket,
             peer: arrival.peer,
             visit: Visit::unknown(arrival.peer),
@@ -362,7 +367,7 @@ impl Conn {
             fields.push(("X-Request-ID", id.as_str().as_bytes()));
         }
         let body = match reply.status {
-            204 => AnswerBody::None,
+            204 | 304 => AnswerBody::None,
             _ => AnswerBody::Length(reply.len()),
         };
         let (answer, head) = self.start_answer(reply.status, body, &fields)?;

@@ -9,6 +9,7 @@ use super::sender::{self, Manner, Reader};
 use super::streams;
 use super::transport::Transport;
 use super::ws;
+use super::{mcp, pages};
 use crate::config::reload::{Outcome, Request};
 use crate::crawl::claims::Wish;
 use crate::crawl::live::{Live, Terms};
@@ -25,6 +26,7 @@ use crate::proto::h1::Method;
 use crate::stream::idempotency::Claim;
 use crate::stream::place::Place;
 use crate::timings::Timings;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ulid::Ulid;
@@ -87,6 +89,8 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         Route::Jobs => Box::pin(jobs::all(conn, &ask)).await,
         Route::Job(id) => jobs::one(conn, &ask, id).await,
         Route::JobEvents(id) => jobs::events(conn, &ask, id).await,
+        Route::Console | Route::Docs | Route::OpenApi => pages::answer(conn, &ask, route).await,
+        Route::Mcp => Box::pin(mcp::handle(conn, &ask)).await,
     }
 }
 
@@ -254,26 +258,61 @@ async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
         Ok(body) => body,
         Err(error) => return conn.refuse(&error).await,
     };
+    let told = ask.parameter("url").unwrap_or_default();
+    if let Err(error) = ask.only_parameter("url").and_then(|()| check_base(&told)) {
+        return conn.refuse(&error).await;
+    }
     let (html, url, options, charset) = if ask.body_type == BodyType::Json {
         match request::parse_extract(&mut body) {
-            // What came as JSON is UTF-8, whatever its own declarations say.
-            Ok(body) => (body.html.into_bytes(), body.url, body.options, Some("utf-8".to_owned())),
+            Ok(body) => {
+                let url = if body.url.is_empty() { told } else { body.url };
+                // What came as JSON is UTF-8, whatever its own declarations say.
+                (body.html.into_bytes(), url, body.options, Some("utf-8".to_owned()))
+            }
             Err(error) => return conn.refuse(&error).await,
         }
     } else {
-        let url = ask.parameter("url").unwrap_or_default();
-        (body, url, Options::default(), ask.charset.clone())
+        (body, told, Options::default(), ask.charset.clone())
     };
-    if let Err(error) = ask.only_parameter("url").and_then(|()| check_base(&url)) {
-        return conn.refuse(&error).await;
+    match extract_page(conn, Given { html, charset, url: url.clone(), options }).await {
+        Ok(Done { document, quality, timings }) => {
+            conn.reply(Reply::extracted(&url, &quality, document, &timings)).await
+        }
+        Err(error) => conn.refuse(&error).await,
     }
-    let (options, base) = (page::lane_options(&options), url.clone());
+}
+
+/// A page that the client brought.
+pub(super) struct Given {
+    pub(super) html: Vec<u8>,
+    /// The charset that it is said to have.
+    pub(super) charset: Option<String>,
+    /// Base of its links; may be empty.
+    pub(super) url: String,
+    pub(super) options: Options,
+}
+
+/// Its document.
+pub(super) struct Done {
+    pub(super) document: Bytes,
+    /// The quality score, as JSON.
+    pub(super) quality: Box<str>,
+    timings: Timings,
+}
+
+/// Has the core's lane extract a page.
+///
+/// # Errors
+/// `invalid_url`, `overloaded` or what became of the extraction.
+pub(super) async fn extract_page(conn: &Conn, given: Given) -> Result<Done, ApiError> {
+    let Given { html, charset, url, options } = given;
+    check_base(&url)?;
+    let options = page::lane_options(&options);
     let submitted = Instant::now();
-    let node = conn.node.clone();
-    let waiting = node.extract(move |ticket, reply_to| LaneJob {
+    let waiting = conn.node.extract(move |ticket, reply_to| LaneJob {
         body: html,
         charset,
-        url: base,
+        url,
         options,
         stream: None,
         deadline: submitted + EXTRACT_DEADLINE,
@@ -283,19 +322,15 @@ async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
     });
     let Ok(reply) = uring::time::timeout(EXTRACT_DEADLINE, waiting).await else {
         let error = ApiError::new(ApiCode::Overloaded, "the extraction lanes are busy");
-        return conn.refuse(&error.retry_after(Duration::from_secs(1))).await;
+        return Err(error.retry_after(Duration::from_secs(1)));
     };
     let mut timings = Timings::default();
     timings.add(Stage::ExtractWait, reply.waited);
     timings.add(Stage::Extract, reply.took);
     conn.node.observe.record_page(&timings);
-    match reply.outcome {
-        Ok(extracted) => {
-            let document = extracted.document();
-            conn.reply(Reply::extracted(&url, extracted.quality_json(), document, &timings)).await
-        }
-        Err(error) => conn.refuse(&extract_error(error)).await,
-    }
+    let extracted = reply.outcome.map_err(extract_error)?;
+    let quality = extracted.quality_json().into();
+    Ok(Done { document: extracted.document(), quality, timings })
 }
 
 /// Reads the body of a request that must have one of these types, if there is room for the work.

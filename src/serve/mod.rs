@@ -4,9 +4,13 @@ pub mod access;
 pub mod arrive;
 pub mod ask;
 pub mod conn;
+pub mod console;
 pub mod guard;
 pub mod handle;
 mod jobs;
+pub mod mcp;
+pub mod openapi;
+pub mod pages;
 pub mod reply;
 pub mod route;
 pub mod sender;
@@ -27,6 +31,7 @@ use crate::stream::machine::Ending;
 use access::Access;
 use arrive::{Turned, arrive};
 use conn::Conn;
+use pages::Site;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -45,10 +50,20 @@ const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\
 /// What a client gets whose address has too many connections.
 const TOO_MANY_OF_ONE: &str = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
+/// What a connection needs beside its core's node.
+#[derive(Clone)]
+pub struct Serving {
+    /// Who may do what.
+    pub access: Arc<Access>,
+    /// Background jobs.
+    pub jobs: Arc<Jobs>,
+    /// The console and the API's description.
+    pub site: Arc<Site>,
+}
+
 /// The connections of one core.
 struct Connections {
-    access: Arc<Access>,
-    jobs: Arc<Jobs>,
+    serving: Serving,
     gate: Gate,
     /// One flag for each, raised when the server stops; by the connection's number.
     drains: RefCell<HashMap<u64, Rc<Notify>>>,
@@ -58,14 +73,13 @@ struct Connections {
 /// Serves a core: its listener, its mailbox and its connections, until it has drained.
 pub async fn run(
     node: Rc<Node>,
-    (access, jobs): (Arc<Access>, Arc<Jobs>),
+    serving: Serving,
     listener: TcpListener,
     mailbox: Receiver<Message>,
     grace: Duration,
 ) {
     let connections = Rc::new(Connections {
-        access,
-        jobs,
+        serving,
         gate: Gate::new(),
         drains: RefCell::default(),
         next: Cell::new(0),
@@ -122,12 +136,10 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
     let open = Open { counted, number, connections: Rc::clone(connections) };
     let node = Rc::clone(node);
     drop(uring::spawn(async move {
-        let access = Arc::clone(&open.connections.access);
+        let serving = open.connections.serving.clone();
+        let access = Arc::clone(&serving.access);
         let upgraded = match Box::pin(arrive(&access, &node.shared.config, socket)).await {
-            Ok(arrival) => {
-                let jobs = Arc::clone(&open.connections.jobs);
-                Conn::new(node, (access, jobs), arrival).run(&drain).await
-            }
+            Ok(arrival) => Conn::new(node, serving, arrival).run(&drain).await,
             Err(turned) => {
                 turn_away(&node, &access, turned).await;
                 None

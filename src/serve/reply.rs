@@ -16,16 +16,14 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 /// header"): on every answer that has one.
 pub const NO_SNIFFING: (&str, &[u8]) = ("X-Content-Type-Options", b"nosniff");
 
-/// Fields of a page that is meant for a person's browser: it runs nothing but its own files, is in
-/// no frame, and tells nobody where the person came from.
-pub const PAGE_FIELDS: [(&str, &str); 4] = [
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+/// Fields of a page that is meant for a person's browser, beside its own `Content-Security-Policy`:
+/// it is in no frame, and tells nobody where the person came from.
+pub const PAGE_FIELDS: [(&str, &str); 5] = [
     ("Referrer-Policy", "no-referrer"),
     ("X-Frame-Options", "DENY"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 ];
 
 /// A head that is written into an arena buffer.
@@ -61,12 +59,6 @@ impl Reply {
     #[must_use]
     pub const fn empty(status: u16) -> Self {
         Self { status, content_type: "", body: Vec::new(), fields: Vec::new() }
-    }
-
-    /// A page for a person's browser, with [`PAGE_FIELDS`].
-    pub fn page(content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let fields = PAGE_FIELDS.map(|(name, value)| (name, Bytes::from_static(value.as_bytes())));
-        Self { fields: fields.into(), ..Self::new(200, content_type, body) }
     }
 
     /// Adds a field; its value must hold no control byte.

@@ -46,6 +46,14 @@ pub enum Route {
     Job(Ulid),
     /// A job's events from a position on.
     JobEvents(Ulid),
+    /// The console: a web page.
+    Console,
+    /// The API's description as a web page.
+    Docs,
+    /// The API's description (OpenAPI 3.1).
+    OpenApi,
+    /// Model Context Protocol.
+    Mcp,
 }
 
 impl Route {
@@ -57,6 +65,7 @@ impl Route {
             "/readyz" => return Some(Self::Readyz),
             "/healthz" => return Some(Self::Healthz),
             "/metrics" => return Some(Self::Metrics),
+            "/" => return Some(Self::Console),
             _ => {}
         }
         match path.strip_prefix("/v1").unwrap_or(path) {
@@ -70,6 +79,9 @@ impl Route {
             "/deepsearch/sse" => Some(Self::DeepsearchSse),
             "/latency" => Some(Self::Latency),
             "/admin/reload" => Some(Self::Reload),
+            "/docs" => Some(Self::Docs),
+            "/openapi.json" => Some(Self::OpenApi),
+            "/mcp" => Some(Self::Mcp),
             "/jobs" => Some(Self::Jobs),
             path => match path.strip_prefix("/jobs/") {
                 Some(rest) => Self::find_job(rest),
@@ -99,6 +111,12 @@ impl Route {
         }
     }
 
+    /// Whether it is a page that was written at the start and is the same for everybody.
+    #[must_use]
+    pub const fn is_page(self) -> bool {
+        matches!(self, Self::Console | Self::Docs | Self::OpenApi)
+    }
+
     /// The methods that the resource takes, `OPTIONS` left out.
     #[must_use]
     pub const fn methods(self) -> &'static [Method] {
@@ -108,6 +126,7 @@ impl Route {
             | Self::Deepsearch
             | Self::DeepsearchStream
             | Self::Extract
+            | Self::Mcp
             | Self::Reload => &[Method::Post],
             Self::CrawlSse | Self::DeepsearchSse | Self::Jobs => {
                 &[Method::Get, Method::Head, Method::Post]
@@ -126,6 +145,7 @@ impl Route {
             | Self::Deepsearch
             | Self::DeepsearchStream
             | Self::Extract
+            | Self::Mcp
             | Self::Reload => "POST, OPTIONS",
             Self::CrawlSse | Self::DeepsearchSse | Self::Jobs => "GET, HEAD, POST, OPTIONS",
             Self::Stream(_) | Self::Job(_) => "GET, HEAD, DELETE, OPTIONS",
@@ -152,7 +172,10 @@ mod tests {
         assert_eq!(Route::find(&format!("/v1/streams/{id}/events")), Some(Route::StreamEvents(id)));
         assert_eq!(Route::find(&format!("/streams/{id}/trace")), Some(Route::StreamTrace(id)));
         assert_eq!(Route::find(&format!("/streams/{id}/")), None);
-        for absent in ["/v1/livez", "/v1", "/crawl/", "/", "", "/streams/x", "/streams/", "//crawl"]
+        assert_eq!(Route::find("/"), Some(Route::Console));
+        assert_eq!(Route::find("/v1/openapi.json"), Some(Route::OpenApi));
+        for absent in
+            ["/v1/livez", "/v1", "/v1/", "/crawl/", "", "/streams/x", "/streams/", "//crawl"]
         {
             assert_eq!(Route::find(absent), None, "{absent}");
         }
@@ -168,6 +191,8 @@ mod tests {
             "/deepsearch/sse",
             "/deepsearch",
             "/crawl/sse",
+            "/mcp",
+            "/",
             &stream,
             &format!("{stream}/events"),
         ] {

@@ -76,6 +76,11 @@ impl Reader {
         self.stream.note(|trace, now| trace.stream(now, mark, sent as u64));
     }
 
+    /// Has the stream's core look whether it may go on, now that something was taken.
+    pub(super) fn look(&self) {
+        self.node.look_at(self.stream.owner(), self.stream.id());
+    }
+
     /// Takes what there is and waits for more, until the stream has ended and nothing of it runs.
     pub async fn skip_to_end(&self) {
         while self.stream.status().state != State::Closed {

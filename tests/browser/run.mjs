@@ -1,11 +1,12 @@
 // Runs the tests in a real Chromium: `node tests/browser/run.mjs [NAME…]`, where a NAME is a part of a
 // test's name. The last line is `N passed, N failed`.
 
+import * as page from "./console.mjs";
 import * as eventsource from "./eventsource.mjs";
 import { world } from "./server.mjs";
 
 const names = process.argv.slice(2);
-const all = Object.entries({ ...eventsource.tests });
+const all = Object.entries({ ...eventsource.tests, ...page.tests });
 const chosen = all.filter(([name]) => !names.length || names.some((part) => name.includes(part)));
 let failed = 0;
 await world(async (parts) => {

@@ -1,5 +1,8 @@
 """API section 3 as a function over the events of one stream: `broken(events, urls)` lists what does
-not hold. Used on every stream that any test reads."""
+not hold. Used on every stream that any test reads. Each event also fits the schema that the server
+publishes for it."""
+
+import schemas
 
 DURABLE = {"metadata", "search", "result", "gap", "error", "summary"}
 EPHEMERAL = {"progress", "heartbeat"}
@@ -22,6 +25,7 @@ def broken(events, total, begins=None):
         return ["no events"]
     return [
         *_kinds(events),
+        *(wrong for event in events for wrong in schemas.wrong("Event", event)),
         *_sequence(events),
         *_ends(events, total if begins is None else begins),
         *_counts(events, total, total if begins is None else begins),

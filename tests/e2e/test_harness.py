@@ -11,10 +11,10 @@ import invariants
 
 
 def a_result(seq, index, total, error=None):
-    document = {name: None for name in invariants.DOCUMENT} if error is None else None
+    document = {name: None for name in invariants.DOCUMENT} | {"word_count": 1} if error is None else None
     result = {
         "url": "http://a/", "final_url": "http://a/", "status": 200 if error is None else 0,
-        "from_cache": False, "gate_decision": "approved" if error is None else "failed",
+        "from_cache": False, "cache": "miss", "bytes": {"wire": 1, "body": 2}, "gate_decision": "approved" if error is None else "failed",
         "quality_score": 0.5, "processing_time_ms": 1, "timings_us": {"dns": 1},
         "document": document, "error": error, "cache_key": "",
     }
@@ -22,16 +22,25 @@ def a_result(seq, index, total, error=None):
     return {"type": "result", "seq": seq, "index": index, "result": result, "progress": progress}
 
 
+ID = "01J9" + "0" * 22
+TIME = "2026-01-15T10:30:00.000Z"
+
+
 def a_stream():
     error = {"code": "dns_failed", "stage": "dns", "message": "m", "retryable": True}
     return [
-        {"type": "metadata", "seq": 0, "total_urls": 2},
-        {"type": "progress"},
+        {"type": "metadata", "seq": 0, "total_urls": 2, "stream_id": ID, "request_id": "r", "timestamp": TIME,
+         "stream_type": "crawl", "resume": {"window_s": 1, "max_bytes": 1}, "limits": {"deadline_ms": 1},
+         "warnings": []},
+        {"type": "progress", "operation_id": ID, "operation_type": "batch_crawl", "started_at": TIME,
+         "current_phase": "processing", "progress_percentage": 0.0, "items_completed": 0, "items_total": 2,
+         "estimated_completion": None, "current_item": None},
         a_result(1, 1, 2),
-        {"type": "heartbeat"},
+        {"type": "heartbeat", "timestamp": TIME},
         a_result(2, 0, 2, error),
         {"type": "summary", "seq": 3, "last_seq": 3, "total_urls": 2, "successful": 1, "failed": 1,
-         "cancelled": 0, "from_cache": 0},
+         "cancelled": 0, "from_cache": 0, "total_processing_time_ms": 1, "cache_hit_rate": 0.0,
+         "status": "completed", "ttfr_ms": None},
     ]
 
 
@@ -62,6 +71,9 @@ class Invariants(unittest.TestCase):
             "an approved error": lambda e: e[4]["result"].update(gate_decision="approved"),
             "an unknown stage's time": lambda e: e[2]["result"]["timings_us"].update(odd=1),
             "a document with holes": lambda e: e[2]["result"]["document"].pop("links"),
+            "a field that nobody described": lambda e: e[2]["result"].update(news=1),
+            "a missing field": lambda e: e[-1].pop("ttfr_ms"),
+            "a field of another type": lambda e: e[0].update(request_id=7),
             "a score out of range": lambda e: e[2]["result"].update(quality_score=1.5),
         }
         for name, spoil in breaks.items():

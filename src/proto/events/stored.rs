@@ -26,6 +26,10 @@ pub enum CacheUse {
 }
 
 impl CacheUse {
+    /// Every one, in the order of the declaration.
+    pub const ALL: [Self; 5] =
+        [Self::Hit, Self::Miss, Self::Stale, Self::Revalidated, Self::Bypass];
+
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

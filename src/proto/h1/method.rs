@@ -12,6 +12,7 @@ pub enum Method {
     Options,
     Patch,
     Trace,
+    Query,
     Connect,
 }
 
@@ -28,6 +29,7 @@ impl Method {
             b"OPTIONS" => Self::Options,
             b"PATCH" => Self::Patch,
             b"TRACE" => Self::Trace,
+            b"QUERY" => Self::Query,
             b"CONNECT" => Self::Connect,
             _ => return None,
         })
@@ -45,6 +47,7 @@ impl Method {
             Self::Options => "OPTIONS",
             Self::Patch => "PATCH",
             Self::Trace => "TRACE",
+            Self::Query => "QUERY",
             Self::Connect => "CONNECT",
         }
     }

@@ -140,6 +140,10 @@ impl Visit {
             let message = "requests of that origin are not allowed here (cors.origins)";
             return Err(ApiError::new(ApiCode::Forbidden, message));
         }
+        if route.is_some_and(Route::is_page) {
+            // A page to enter the key on can't ask for it, and it tells nothing of the server's work.
+            return Ok(held);
+        }
         self.authenticate(access, address)?;
         if let Some(key) = self.key.clone() {
             let reading = key.quota.take_request();
@@ -331,6 +335,8 @@ fn scope_of(route: Option<Route>, query: Option<&str>) -> Option<Scope> {
         Route::Latency if resets() => Some(Scope::Admin),
         Route::Healthz | Route::Metrics | Route::Latency => Some(Scope::Metrics),
         Route::Extract => Some(Scope::Extract),
+        // Each tool asks for its own.
+        Route::Mcp => None,
         _ => Some(Scope::Crawl),
     }
 }

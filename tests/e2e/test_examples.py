@@ -1,0 +1,80 @@
+"""The README's examples, run as they stand."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import unittest
+
+import server
+
+
+def blocks():
+    """The fenced blocks of the section, by language."""
+    with open(os.path.join(server.ROOT, "README.md"), encoding="utf-8") as readme:
+        section = readme.read().split("\n### Examples\n", 1)[1].split("\n### ", 1)[0]
+    return dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@unittest.skipUnless(is_free(8080) and is_free(8098), "the README's ports 8080 and 8098 are in use here")
+class Examples(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.blocks = blocks()
+        cls.origin = server.Process([server.LOADTEST, "origin", "--addr", "127.0.0.1:8098"])
+        serve = ["serve", "--listen", "127.0.0.1:8080", "--egress-allow", "127.0.0.1", "--egress-ports", "8098"]
+        cls.server = server.Process([server.FOREBAY, *serve])
+        server.Server.wait_ready(cls.server)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop()
+        cls.origin.stop()
+
+    def run_example(self, name, suffix, *command):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, f"example{suffix}")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(self.blocks[name])
+            done = None
+            for step in command:
+                step = [part.format(path=path, folder=folder) for part in step]
+                done = subprocess.run(step, capture_output=True, text=True, timeout=120, check=False)
+                self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stdout
+
+    def test_curl(self):
+        text = self.run_example("sh", ".sh", ["sh", "{path}"])
+        self.assertIn('"type":"summary"', text)
+        self.assertIn('"successful":1', text)
+
+    def test_python(self):
+        text = self.run_example("python", ".py", ["python3", "{path}"])
+        self.assertTrue(text.endswith("5 of 5\n"), text)
+
+    @unittest.skipUnless(shutil.which("node"), "there is no node")
+    def test_javascript(self):
+        text = self.run_example("javascript", ".mjs", ["node", "{path}"])
+        self.assertTrue(text.endswith("5 of 5\n"), text)
+
+    @unittest.skipUnless(shutil.which("rustc"), "there is no rustc")
+    def test_rust(self):
+        build = ["rustc", "--edition", "2024", "-o", "{folder}/example", "{path}"]
+        text = self.run_example("rust", ".rs", build, ["{folder}/example"])
+        self.assertTrue(text.startswith('{"type":"metadata"'), text[:200])
+        self.assertIn('"successful":1', text)
+
+    def test_each_language_has_its_example(self):
+        self.assertEqual(set(self.blocks), {"sh", "python", "javascript", "rust"})
