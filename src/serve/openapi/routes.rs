@@ -245,6 +245,157 @@ pub(super) const PATHS: &[PathItem] = &[
         }],
     },
     PathItem {
+        path: "/deepsearch",
+        operations: &[Operation {
+            id: "deepsearch",
+            tag: "Search",
+            summary: "Search, fetch the hits, answer with one JSON object",
+            text: "As `POST /crawl`, with the hits of a query in place of URLs.",
+            scope: Some(Scope::Crawl),
+            parameters: &["RequestId", "IdempotencyKey", "Traceparent"],
+            body: Some("Deepsearch"),
+            answers: &[(200, "CrawlAnswer")],
+            errors: &[OF_CRAWL, OF_KEY, OF_WORK, &[ApiCode::SearchUnavailable]],
+            ..POST
+        }],
+    },
+    PathItem {
+        path: "/deepsearch/stream",
+        operations: &[Operation {
+            id: "deepsearchStream",
+            tag: "Search",
+            summary: "Search, stream an event for each hit as it is done",
+            text: "As `POST /crawl/stream`; `search` says what was found.",
+            scope: Some(Scope::Crawl),
+            parameters: &["RequestId", "IdempotencyKey", "Traceparent", "LastEventId"],
+            body: Some("Deepsearch"),
+            answers: &[(200, "Events"), (204, "NothingLeft")],
+            errors: &[OF_CRAWL, OF_KEY, OF_STREAM, OF_WORK, &[ApiCode::SearchUnavailable]],
+            ..POST
+        }],
+    },
+    PathItem {
+        path: "/deepsearch/sse",
+        operations: &[
+            Operation {
+                id: "deepsearchSse",
+                tag: "Search",
+                summary: "Search, stream Server-Sent Events",
+                text: "What a browser's `EventSource` can call.",
+                scope: Some(Scope::Crawl),
+                parameters: &[
+                    "RequestId",
+                    "Traceparent",
+                    "LastEventId",
+                    "QueryQuery",
+                    "QueryLimit",
+                    "QueryCountry",
+                    "QueryLocale",
+                    "QueryContent",
+                    "QueryOptions",
+                ],
+                answers: &[(200, "ServerSentEvents"), (204, "NothingLeft")],
+                errors: &[OF_CRAWL, OF_KEY, OF_STREAM, OF_WORK, &[ApiCode::SearchUnavailable]],
+                ..GET
+            },
+            Operation {
+                id: "deepsearchSsePost",
+                tag: "Search",
+                summary: "Search, stream Server-Sent Events",
+                text: "As `POST /deepsearch/stream`, whatever `Accept` says.",
+                scope: Some(Scope::Crawl),
+                parameters: &["RequestId", "IdempotencyKey", "Traceparent", "LastEventId"],
+                body: Some("Deepsearch"),
+                answers: &[(200, "ServerSentEvents"), (204, "NothingLeft")],
+                errors: &[OF_CRAWL, OF_KEY, OF_STREAM, OF_WORK, &[ApiCode::SearchUnavailable]],
+                ..POST
+            },
+        ],
+    },
+    PathItem {
+        path: "/admin/reload",
+        operations: &[Operation {
+            id: "reload",
+            tag: "Operations",
+            summary: "Read the settings again",
+            text: "All or nothing; what can't be changed while it runs is said.",
+            scope: Some(Scope::Admin),
+            answers: &[(200, "Reloaded"), (422, "NotReloaded")],
+            errors: &[OF_QUERY],
+            ..POST
+        }],
+    },
+    PathItem {
+        path: "/jobs",
+        operations: &[
+            Operation {
+                id: "jobs",
+                tag: "Jobs",
+                summary: "The caller's jobs",
+                text: "The newest first.",
+                scope: Some(Scope::Crawl),
+                parameters: &["RequestId", "JobsBefore", "JobsLimit"],
+                answers: &[(200, "Jobs")],
+                errors: &[OF_QUERY, OF_WORK],
+                ..GET
+            },
+            Operation {
+                id: "beginJob",
+                tag: "Jobs",
+                summary: "Crawl thousands of URLs in the background",
+                text: "As `POST /crawl`, without waiting; nobody has to read the results.",
+                scope: Some(Scope::Crawl),
+                parameters: &["RequestId", "IdempotencyKey"],
+                body: Some("Job"),
+                answers: &[(202, "Job")],
+                errors: &[OF_CRAWL, OF_KEY, OF_WORK, OF_STREAM],
+                ..POST
+            },
+        ],
+    },
+    PathItem {
+        path: "/jobs/{id}",
+        operations: &[
+            Operation {
+                id: "job",
+                tag: "Jobs",
+                summary: "State of a job",
+                text: "Counts, times, and how its webhook stands.",
+                scope: Some(Scope::Crawl),
+                parameters: &["RequestId", "JobId"],
+                answers: &[(200, "Job")],
+                errors: &[OF_STREAM, OF_WORK],
+                ..GET
+            },
+            Operation {
+                method: Method::Delete,
+                id: "cancelJob",
+                tag: "Jobs",
+                summary: "End a job",
+                text: "What it has done is kept.",
+                scope: Some(Scope::Crawl),
+                parameters: &["RequestId", "JobId"],
+                answers: &[(200, "Job"), (202, "Job")],
+                errors: &[OF_STREAM, OF_WORK],
+                ..GET
+            },
+        ],
+    },
+    PathItem {
+        path: "/jobs/{id}/events",
+        operations: &[Operation {
+            id: "jobEvents",
+            tag: "Jobs",
+            summary: "A job's events",
+            text: "From `after` on, and live; NDJSON, or Server-Sent Events by `Accept`.",
+            scope: Some(Scope::Crawl),
+            parameters: &["RequestId", "JobId", "After", "LastEventId"],
+            answers: &[(200, "Events"), (204, "NothingLeft")],
+            errors: &[OF_QUERY, OF_STREAM, OF_WORK],
+            ..GET
+        }],
+    },
+    PathItem {
         path: "/mcp",
         operations: &[Operation {
             id: "mcp",
