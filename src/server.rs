@@ -172,12 +172,8 @@ impl Server {
             started: SystemTime::now(),
             epoch: Epoch::now(),
         });
-        let jobs = Jobs::new(
-            job_config,
-            shared.cluster.clone(),
-            Arc::clone(&shared.job_totals),
-            plans.len(),
-        );
+        let totals = Arc::clone(&shared.job_totals);
+        let jobs = Jobs::new(job_config, shared.cluster.clone(), totals, plans.len());
         let reloader = Reloader {
             recipe,
             shared: Arc::clone(&shared),
@@ -201,22 +197,34 @@ impl Server {
             sockets,
             notifier,
         };
-        if server.access.is_open() && !listen.ip().is_loopback() {
-            let warning = "auth.open: whoever reaches this server can use it, without a key";
-            server.warnings.push(warning.to_owned());
-        }
-        for (plan, mailbox) in plans.into_iter().zip(mailboxes) {
-            if let Err(error) = server.start_core(plan, mailbox, Arc::clone(&fetch)) {
+        match server.start_cores(plans.into_iter().zip(mailboxes), &fetch) {
+            Ok(()) => Ok(server),
+            Err(error) => {
                 server.stop(Duration::ZERO);
-                return Err(error);
+                Err(error)
             }
+        }
+    }
+
+    /// Starts all cores, or as many as it can before one fails.
+    fn start_cores(
+        &mut self,
+        cores: impl Iterator<Item = (CorePlan, Receiver<Message>)>,
+        fetch: &Arc<FetchShared>,
+    ) -> Result<(), StartError> {
+        if self.access.is_open() && !self.addr.ip().is_loopback() {
+            let warning = "auth.open: whoever reaches this server can use it, without a key";
+            self.warnings.push(warning.to_owned());
+        }
+        for (plan, mailbox) in cores {
+            self.start_core(plan, mailbox, Arc::clone(fetch))?;
         }
         let rings = process::rings();
         // Where others have rings, too, nobody can say which is whose.
-        if rings.len() == server.cores.len() {
-            let _ = server.shared.rings.set(rings);
+        if rings.len() == self.cores.len() {
+            let _ = self.shared.rings.set(rings);
         }
-        Ok(server)
+        Ok(())
     }
 
     fn start_core(

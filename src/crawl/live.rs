@@ -1,5 +1,7 @@
 //! A running stream on the core that owns it: joins the machine, the log, the readers and the pages.
 
+mod notes;
+
 use super::beyond::Beyond;
 use super::cached::Ask;
 use super::mesh::PageJob;
@@ -8,13 +10,11 @@ use super::request::{CrawlRequest, Options, OrderName};
 use super::scribe;
 use crate::error::{ApiCode, Stage};
 use crate::local::Notify;
-use crate::observe::metrics::{Counter, PageEnd, StreamEnd};
+use crate::observe::metrics::{Counter, PageEnd};
 use crate::observe::request_id::RequestId;
-use crate::observe::series::{Endpoint, Key, Measure};
+use crate::observe::series::Endpoint;
 use crate::observe::trace::Mark;
-use crate::proto::events::{
-    self, Event, Failure, Metadata, Page, PageResult, Progress, Stored, Summary,
-};
+use crate::proto::events::{self, Event, Failure, Metadata, Page, PageResult, Progress, Summary};
 use crate::proto::text::Text;
 use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
 use crate::stream::place::Place;
@@ -199,21 +199,26 @@ impl Live {
             _place: terms.place,
         });
         let reader = attach(&live.stream);
-        live.beyond.iter().for_each(|beyond| beyond.start(0, &urls));
-        node.adopt(&live);
-        if let Some(written) = &live.written {
-            scribe::start(node, &live, written);
+        live.set_out(node, &urls, now);
+        reader
+    }
+
+    /// The stream is known to its core, and its first pages begin.
+    fn set_out(self: &Rc<Self>, node: &Rc<Node>, urls: &[Text], now: Instant) {
+        self.beyond.iter().for_each(|beyond| beyond.start(0, urls));
+        node.adopt(self);
+        if let Some(written) = &self.written {
+            scribe::start(node, self, written);
         }
-        live.machine.borrow_mut().handle_start(now);
-        live.pump(node);
-        if live.beyond.as_ref().is_some_and(|beyond| beyond.has_sources()) {
-            let (asking, live) = (Rc::clone(node), Rc::clone(&live));
+        self.machine.borrow_mut().handle_start(now);
+        self.pump(node);
+        if self.beyond.as_ref().is_some_and(|beyond| beyond.has_sources()) {
+            let (asking, live) = (Rc::clone(node), Rc::clone(self));
             drop(uring::spawn(async move { live.run_sources(&asking).await }));
         }
-        let (driver, driven) = (Rc::clone(node), Rc::clone(&live));
+        let (driver, driven) = (Rc::clone(node), Rc::clone(self));
         drop(uring::spawn(async move { driven.keep_time(&driver).await }));
         node.observe.count(Counter::StreamsStarted);
-        reader
     }
 
     /// A page has come to its end.
@@ -395,79 +400,6 @@ impl Live {
 
     fn searches(&self) -> bool {
         self.beyond.as_ref().is_some_and(|beyond| beyond.searches())
-    }
-
-    fn note(&self, mark: Mark, value: u64) {
-        self.stream.note(|trace, now| trace.stream(now, mark, value));
-    }
-
-    fn note_ending(&self, ending: Option<Ending>) {
-        self.ending_since.set(Some(Instant::now()));
-        let deadline = ending == Some(Ending::Deadline);
-        self.note(if deadline { Mark::Deadline } else { Mark::Cancelled }, 0);
-    }
-
-    fn note_end(&self, node: &Node, seq: u64, ending: Option<Ending>) {
-        self.note(Mark::Ended, seq);
-        node.observe.count(Counter::StreamsEnded(match ending {
-            None => StreamEnd::Completed,
-            Some(Ending::Cancelled) => StreamEnd::Cancelled,
-            Some(Ending::Deadline) => StreamEnd::Deadline,
-            Some(Ending::Drained) => StreamEnd::Drained,
-            Some(Ending::Failed) => StreamEnd::Error,
-        }));
-    }
-
-    /// Nothing of the stream runs any more: how long did it take to get there?
-    fn note_quiesced(&self, node: &Node) {
-        let Some(since) = self.ending_since.take() else { return };
-        let took = since.elapsed();
-        node.observe.record(Key::At(self.endpoint, Measure::CancelQuiesce), took);
-        self.note(Mark::Quiesced, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// As [`Live::note_page`], of a page that was in the cache.
-    fn note_cached(&self, seq: u64, index: u32, stored: &Stored) {
-        let at = index as usize;
-        self.stream.note(|trace, now| {
-            trace.url(now, at, Mark::CacheHit, 0);
-            if let Some(code) = stored.code() {
-                trace.url(now, at, Mark::Failed(code), 0);
-            }
-            trace.url(now, at, Mark::Result, seq);
-        });
-    }
-
-    /// What the flight recorder keeps of a page, when its result gets its place.
-    fn note_page(&self, seq: u64, index: u32, page: &PageResult) {
-        let at = index as usize;
-        self.stream.note(|trace, now| {
-            for (stage, micros) in page.timings.iter().filter(|(_, micros)| *micros > 0) {
-                trace.stage(now, at, stage, Duration::from_micros(u64::from(micros)));
-            }
-            if page.status > 0 {
-                trace.url(now, at, Mark::Status, u64::from(page.status));
-            }
-            if let Some(error) = &page.error {
-                trace.url(now, at, Mark::Failed(error.code), 0);
-            }
-            trace.url(now, at, Mark::Result, seq);
-        });
-    }
-
-    /// A stream that nobody reads is ended when its resume window is over.
-    fn note_readers(&self) {
-        let readers = self.stream.with_log(|log| log.readers());
-        if readers > 0 || self.background.is_some() {
-            self.unread_since.set(None);
-            return;
-        }
-        let now = Instant::now();
-        let since = self.unread_since.get().unwrap_or(now);
-        self.unread_since.set(Some(since));
-        if now >= since + self.stream.birth.resume_window {
-            self.machine.borrow_mut().handle_end(now, Ending::Cancelled);
-        }
     }
 
     /// Wakes the machine when its time has come, until it is closed.

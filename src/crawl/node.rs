@@ -1,6 +1,8 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
+mod keep;
+
 use super::cached::{Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
@@ -531,78 +533,6 @@ impl Node {
     fn cancel_here(self: &Rc<Self>, stream: Ulid) {
         if let Some(live) = self.live(stream) {
             live.end(self, Ending::Cancelled);
-        }
-    }
-
-    /// A stream of this core is over: it can be read until its resume window ends, or until there
-    /// are too many newer ones; one that is not `ours` to forget, until somebody else does.
-    pub(super) fn retire(&self, live: &Live, ours: bool) {
-        let id = live.stream.id();
-        self.live.borrow_mut().remove(&id);
-        self.idle.notify();
-        if ours {
-            self.keep_until_expired(&live.stream);
-        }
-    }
-
-    /// From now on a stream's resume window runs out.
-    pub(super) fn keep_until_expired(&self, stream: &Stream) {
-        let until = Instant::now() + stream.birth.resume_window;
-        self.finished.borrow_mut().insert((until, stream.id()));
-        let kept_max = self.shared.config.streams_kept_max / self.shared.mesh.len();
-        if self.finished.borrow().len() > kept_max {
-            self.forget_oldest();
-        }
-    }
-
-    /// Forgets a finished stream at once where its window is over and nobody reads it.
-    fn expire_when_unread(&self, id: Ulid) {
-        let now = Instant::now();
-        let finished = self.finished.borrow();
-        let mut over = finished.iter().take_while(|(until, _)| *until <= now);
-        let entry = over.find(|(_, other)| *other == id).copied();
-        drop(finished);
-        if let Some(entry) = entry {
-            self.expire(entry);
-        }
-    }
-
-    fn expire(&self, entry: (Instant, Ulid)) {
-        let stream = self.shared.registry.find(entry.1);
-        if stream.as_ref().is_some_and(|stream| stream.with_log(|log| log.readers()) > 0) {
-            return;
-        }
-        self.finished.borrow_mut().remove(&entry);
-        let Some(stream) = self.shared.registry.remove(entry.1) else { return };
-        if let Some(key) = &stream.birth.idempotency_key {
-            self.shared.keys.release(&stream.birth.principal, key, entry.1);
-        }
-    }
-
-    fn forget_oldest(&self) {
-        let oldest: Vec<_> = self.finished.borrow().iter().take(64).copied().collect();
-        oldest.into_iter().for_each(|entry| self.expire(entry));
-    }
-
-    async fn sweep(&self) {
-        loop {
-            uring::time::sleep(SWEEP_EVERY).await;
-            if self.index == 0 {
-                self.shared.search.tick();
-            }
-            let now = Instant::now();
-            self.shared.beats[self.index].fetch_add(1, Ordering::Relaxed);
-            while self.observe.tick(now) {
-                uring::yield_now().await;
-            }
-            let over: Vec<_> = self
-                .finished
-                .borrow()
-                .iter()
-                .take_while(|(until, _)| *until <= now)
-                .copied()
-                .collect();
-            over.into_iter().for_each(|entry| self.expire(entry));
         }
     }
 

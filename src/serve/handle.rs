@@ -158,15 +158,7 @@ async fn begin(
     ask: &Ask,
     transport: Transport,
 ) -> Result<Result<Reader, ApiError>, Gone> {
-    let body = if ask.method == Method::Get {
-        let query = ask.query.as_deref().unwrap_or_default();
-        let body = if is_search(ask) { query::deepsearch_body } else { query::crawl_body };
-        conn.node.admit().map(|()| body(query))
-    } else {
-        let bytes_max = conn.node.shared.config.body_bytes_max;
-        let types = [BodyType::Json, BodyType::Missing];
-        take_body(conn, ask, &types, "application/json", bytes_max).await?
-    };
+    let body = body_of(conn, ask).await?;
     let mut body = match body {
         Ok(body) => body,
         Err(error) => return Ok(Err(error)),
@@ -226,6 +218,18 @@ async fn begin(
         }
         Reader::attach(&node, stream, None)
     })))
+}
+
+/// The request's body, or one made of its query.
+async fn body_of(conn: &mut Conn, ask: &Ask) -> Result<Result<Vec<u8>, ApiError>, Gone> {
+    if ask.method == Method::Get {
+        let query = ask.query.as_deref().unwrap_or_default();
+        let body = if is_search(ask) { query::deepsearch_body } else { query::crawl_body };
+        return Ok(conn.node.admit().map(|()| body(query)));
+    }
+    let bytes_max = conn.node.shared.config.body_bytes_max;
+    let types = [BodyType::Json, BodyType::Missing];
+    take_body(conn, ask, &types, "application/json", bytes_max).await
 }
 
 fn is_search(ask: &Ask) -> bool {
