@@ -20,7 +20,7 @@ def at_home(value, depth=0):
     if isinstance(value, list) and depth < 4:
         return [at_home(item, depth + 1) for item in value]
     if isinstance(value, dict) and depth < 4:
-        return {key: at_home(item, depth + 1) if key in ("url", "urls", "arguments", "params") else item for key, item in value.items()}
+        return {key: at_home(item, depth + 1) if key in ("url", "urls", "arguments", "params", "webhook") else item for key, item in value.items()}
     return value
 
 
@@ -55,7 +55,7 @@ def before_call(context, case, kwargs):
         # Half of the streams that are asked for are there.
         case.path_parameters["id"] = stream()
     last = (case.headers or {}).get("Last-Event-ID", "")
-    if last and (last == "0" or "after" in (case.query or {})):
+    if "Last-Event-ID" in (case.headers or {}) and (last in ("", "0") or "after" in (case.query or {})):
         # "0" is schemathesis' own filling, whatever the pattern; and where `after` is given, it counts.
         case.headers.pop("Last-Event-ID", None)
     elif "id" in (case.path_parameters or {}) and re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\.\d+", last):

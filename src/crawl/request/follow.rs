@@ -57,10 +57,14 @@ impl Follow {
         let fields =
             [("options.follow.include", &self.include), ("options.follow.exclude", &self.exclude)];
         for (field, globs) in fields {
-            let fits = |glob: &Glob| (1..=FOLLOW_GLOB_BYTES_MAX).contains(&glob.0.len());
+            // URLs in normal form are printable ASCII: no other pattern could ever fit one.
+            let fits = |glob: &Glob| {
+                (1..=FOLLOW_GLOB_BYTES_MAX).contains(&glob.0.len())
+                    && glob.0.bytes().all(|byte| byte.is_ascii_graphic())
+            };
             if globs.len() > FOLLOW_GLOBS_MAX || !globs.iter().all(fits) {
                 let most = format!(
-                    "at most {FOLLOW_GLOBS_MAX} patterns of 1 to {FOLLOW_GLOB_BYTES_MAX} bytes"
+                    "at most {FOLLOW_GLOBS_MAX} patterns of 1 to {FOLLOW_GLOB_BYTES_MAX} printable ASCII characters"
                 );
                 wrong.push((field, most));
             }
