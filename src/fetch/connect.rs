@@ -10,6 +10,7 @@ use crate::fetch::target::{Origin, Scheme, Target};
 use crate::fetch::tls::{TlsError, TlsStream};
 use crate::fetch::track::Track;
 use crate::fetch::{Fetcher, Kind, count};
+use crate::observe::metrics::Egress as Reason;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -136,7 +137,7 @@ impl Fetcher {
 
     fn refuse(&self, refusal: Refusal) -> PageError {
         count(&self.stats.refused, 1);
-        count(&self.stats.refused_by[refusal.reason() as usize], 1);
+        count(&self.stats.refused_by[reason(&refusal) as usize], 1);
         refusal.into()
     }
 
@@ -327,5 +328,15 @@ pub(crate) fn describe(error: &io::Error) -> String {
         io::ErrorKind::ConnectionReset => "the origin reset the connection".to_owned(),
         io::ErrorKind::UnexpectedEof => "the origin cut the connection".to_owned(),
         kind => kind.to_string(),
+    }
+}
+
+/// What a refusal is counted as.
+const fn reason(refusal: &Refusal) -> Reason {
+    match refusal {
+        Refusal::Special { .. } => Reason::Special,
+        Refusal::Embedded { .. } => Reason::Embedded,
+        Refusal::Denied { .. } => Reason::Denied,
+        Refusal::Port { .. } => Reason::Port,
     }
 }

@@ -12,7 +12,6 @@
 
 use crate::error::{PageCode, PageError, Stage};
 use crate::fetch::special::{self, Class};
-use crate::observe::metrics::Egress as Reason;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -72,19 +71,6 @@ pub enum Refusal {
         /// The port as the URL names it.
         port: u16,
     },
-}
-
-impl Refusal {
-    /// What it is counted as.
-    #[must_use]
-    pub const fn reason(&self) -> Reason {
-        match self {
-            Self::Special { .. } => Reason::Special,
-            Self::Embedded { .. } => Reason::Embedded,
-            Self::Denied { .. } => Reason::Denied,
-            Self::Port { .. } => Reason::Port,
-        }
-    }
 }
 
 impl From<Refusal> for PageError {

@@ -335,7 +335,7 @@ pub struct FetchStats {
     pub redirects: Cell<u64>,
     /// Destinations that the guard refused.
     pub refused: Cell<u64>,
-    /// Those, by [`egress::Refusal::reason`]'s place in [`Reason::ALL`].
+    /// Those, by the reason's place in [`Reason::ALL`].
     pub refused_by: [Cell<u64>; Reason::ALL.len()],
     /// Bytes of HTTP received.
     pub wire_bytes: Cell<u64>,
