@@ -12,9 +12,10 @@ mod value;
 
 pub use live::{Change, Live};
 pub use load::{Loaded, Problem, Source, Sources, load, load_traced, table_markdown};
-pub use value::{Deflate, Names, Roots, SearchProvider, Secret, SecretUrl, Value};
+pub use value::{Deflate, Names, Roots, SearchProvider, Secret, Value};
 
 use crate::observe::logging::{self, LogFormat};
+use crate::observe::span::Ratio;
 use crate::proto::forwarded::ForwardedField;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,7 +34,9 @@ pub struct Setting {
     pub expected: &'static str,
     /// Inclusive bounds of a number.
     pub bounds: Option<(u64, u64)>,
-    /// `reloadable`, `secret`, or nothing.
+    /// Whether the value is never shown.
+    pub secret: bool,
+    /// `reloadable`, or nothing.
     marks: &'static [&'static str],
 }
 
@@ -42,12 +45,6 @@ impl Setting {
     #[must_use]
     pub fn reloadable(&self) -> bool {
         self.marks.contains(&"reloadable")
-    }
-
-    /// Whether the value is never shown.
-    #[must_use]
-    pub fn secret(&self) -> bool {
-        self.marks.contains(&"secret")
     }
 
     /// What its number counts, by the end of its name.
@@ -113,6 +110,7 @@ macro_rules! settings {
             doc: concat!($($doc),+),
             expected: <$ty as Value>::EXPECTED,
             bounds: bounds!($($min, $max)?),
+            secret: <$ty as Value>::SECRET,
             marks: &[$(stringify!($mark)),*],
         }, )+ ];
 
@@ -129,7 +127,8 @@ macro_rules! settings {
                 Ok(())
             }
 
-            /// One value as text that [`Config::set`] takes.
+            /// One value as text that [`Config::set`] takes; a secret, too, as it is. Who shows settings to
+            /// somebody takes [`Config::shown`].
             #[must_use]
             pub fn show(&self, name: &str) -> Option<String> {
                 match name {
@@ -317,40 +316,40 @@ settings! {
     "cache.ttl_error_s" cache_ttl_error_s: u64 = 5, 0..=31_536_000;
 
     /// URLs of one job.
-    "jobs.urls_max" jobs_urls_max: usize = 20_000, 1..=crate::limits::URLS_PER_JOB_MAX;
+    "jobs.urls_max" jobs_urls_max: usize = 20_000, 1..=crate::limits::URLS_PER_JOB_MAX, reloadable;
     /// Bytes of the body of `POST /jobs`.
-    "jobs.body_bytes_max" jobs_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=268_435_456;
+    "jobs.body_bytes_max" jobs_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=268_435_456, reloadable;
     /// Jobs that are known at a time: in memory ended ones too, until their retention is over; in Redis
     /// those that have not ended. Above it 503 overloaded.
-    "jobs.kept_max" jobs_kept_max: usize = 1000, 1..=100_000;
+    "jobs.kept_max" jobs_kept_max: usize = 1000, 1..=100_000, reloadable;
     /// Jobs of one key that have not ended; 0 for no limit.
-    "jobs.key_max" jobs_key_max: usize = 100, 0..=100_000;
+    "jobs.key_max" jobs_key_max: usize = 100, 0..=100_000, reloadable;
     /// URLs of all jobs in this process' memory.
-    "jobs.urls_total_max" jobs_urls_total_max: usize = 1_000_000, 1..=100_000_000;
+    "jobs.urls_total_max" jobs_urls_total_max: usize = 1_000_000, 1..=100_000_000, reloadable;
     /// Jobs in this process' memory that fetch at a time; more wait their turn.
-    "jobs.running_max" jobs_running_max: usize = 4, 1..=1000;
+    "jobs.running_max" jobs_running_max: usize = 4, 1..=1000, reloadable;
     /// Pages of jobs that are under way at a time, per loop: what is left for streams.
     "jobs.concurrency" jobs_concurrency: u32 = 8, 1..=crate::limits::CONCURRENCY_MAX;
     /// Bytes of results, of all jobs in memory together, or of one job in Redis; above it they fetch
     /// nothing more until there is room.
-    "jobs.bytes_max" jobs_bytes_max: usize = 1024 * 1024 * 1024, 65_536..=1_099_511_627_776u64;
+    "jobs.bytes_max" jobs_bytes_max: usize = 1024 * 1024 * 1024, 65_536..=1_099_511_627_776u64, reloadable;
     /// Seconds that a job may take; its deadline_ms can only lower it.
     "jobs.deadline_s" jobs_deadline_s: u64 = 86_400, 1..=2_592_000;
     /// Seconds that a job's results are kept after its end.
-    "jobs.retention_s" jobs_retention_s: u64 = 3_600, 1..=2_592_000;
+    "jobs.retention_s" jobs_retention_s: u64 = 3_600, 1..=2_592_000, reloadable;
     /// Seconds after which the URLs of a node that says nothing any more are taken over by others.
     "jobs.takeover_s" jobs_takeover_s: u64 = 30, 1..=3_600;
     /// Milliseconds for one attempt to deliver a webhook.
-    "jobs.webhook_timeout_ms" jobs_webhook_timeout_ms: u64 = 10_000, 100..=60_000;
+    "jobs.webhook_timeout_ms" jobs_webhook_timeout_ms: u64 = 10_000, 100..=60_000, reloadable;
     /// Attempts to deliver a webhook.
-    "jobs.webhook_attempts_max" jobs_webhook_attempts_max: u32 = 8, 1..=32;
+    "jobs.webhook_attempts_max" jobs_webhook_attempts_max: u32 = 8, 1..=32, reloadable;
     /// Milliseconds from the first attempt to the second; each further pause is twice as long, up to
     /// five minutes.
-    "jobs.webhook_backoff_ms" jobs_webhook_backoff_ms: u64 = 1_000, 10..=300_000;
+    "jobs.webhook_backoff_ms" jobs_webhook_backoff_ms: u64 = 1_000, 10..=300_000, reloadable;
 
     /// The Redis that nodes share: `redis://[user:password@]host:port/db`, `rediss://`, `unix://`,
     /// `redis+sentinel://host:port,…/name`, `redis+cluster://host:port,…`. Without it nothing is shared.
-    "redis.url" redis_url: SecretUrl = SecretUrl::default();
+    "redis.url" redis_url: Secret = Secret::default();
     /// PEM file with the authorities that `rediss://` trusts; without it the system's.
     "redis.ca" redis_ca: Option<std::path::PathBuf> = None;
     /// What all keys begin with; nodes with the same prefix share everything.
@@ -375,7 +374,7 @@ settings! {
     /// Ports that may be fetched.
     "egress.ports" egress_ports: Vec<u16> = vec![80, 443, 8080, 8443];
     /// Proxy that all fetches go through: `http://[user:password@]host:port` or `socks5://…`.
-    "egress.proxy" egress_proxy: String = String::new(), secret;
+    "egress.proxy" egress_proxy: Secret = Secret::default();
     /// Who resolves names where there is a proxy: local (the address guard sees every address) or
     /// remote (the proxy does, and has to guard its own network).
     "egress.proxy_dns" egress_proxy_dns: Names = Names::Local;
@@ -412,6 +411,23 @@ settings! {
     /// WebAssembly module with the extractor's ABI, in place of the built-in one.
     "extract.module" extract_module: Option<std::path::PathBuf> = None;
 
+    /// OpenTelemetry collector that traces and metrics are exported to by OTLP/HTTP (http/protobuf), as
+    /// `http://127.0.0.1:4318`; `/v1/traces` and `/v1/metrics` are put behind it. Without it nothing is.
+    "otlp.endpoint" otlp_endpoint: String = String::new();
+    /// Fields of those requests, as `name=value,name=value`.
+    "otlp.headers" otlp_headers: Secret = Secret::default();
+    /// Milliseconds between two exports.
+    "otlp.interval_ms" otlp_interval_ms: u64 = 10_000, 50..=3_600_000;
+    /// Milliseconds for one export.
+    "otlp.timeout_ms" otlp_timeout_ms: u64 = 10_000, 10..=60_000;
+    /// Part of all requests that are traced, 0 to 1, of those whose client says nothing; a `traceparent`
+    /// that says yes or no is obeyed.
+    "otlp.traces_ratio" otlp_traces_ratio: Ratio = Ratio::ALL;
+    /// Whether metrics are exported.
+    "otlp.metrics" otlp_metrics: bool = true;
+    /// What this server is called there.
+    "otlp.service_name" otlp_service_name: String = "forebay".to_owned();
+
     /// Log lines for people (human) or machines (json).
     "log.format" log_format: LogFormat = LogFormat::Human;
     /// Milliseconds to a request's first byte above which a warning says which stages made it; 0 for none.
@@ -438,6 +454,10 @@ impl Config {
         }
         if let Err(error) = logging::check(&self.log_level) {
             wrong.push(format!("log.level: {error}"));
+        }
+        // It goes into a header field as it is.
+        if !self.search_key.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
+            wrong.push("search.key: expected printable ASCII without spaces".to_owned());
         }
         match self.search_provider {
             SearchProvider::Searxng if self.search_url.is_empty() => {

@@ -1,9 +1,11 @@
 //! The control thread: what is not on a request's path to its first byte. One tokio `current_thread`
-//! runtime, spoken to by message only: names are resolved here, Redis is asked from here, and signals arrive here.
+//! runtime, spoken to by message only: names are resolved here, Redis is asked from here, what is seen
+//! is exported from here, and signals arrive here.
 
 use crate::cluster::Keeper;
 use crate::config::reload::Request;
 use crate::fetch::resolve::{self, Question};
+use crate::otlp::Exporter;
 use crate::reload::{self, Reloader};
 use crate::serve::access::Access;
 use std::io;
@@ -19,6 +21,8 @@ const QUESTIONS_MAX: usize = 1024;
 const MEMORY_EVERY: Duration = Duration::from_millis(250);
 /// How long a loop may take to count up once more, at least: it does about once a second.
 const BEAT_MIN: Duration = Duration::from_secs(3);
+/// How long the end of the process waits for what is still to be exported.
+const LAST_EXPORT: Duration = Duration::from_secs(2);
 /// Exit status after a second signal, as a shell gives it for SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -39,9 +43,9 @@ pub struct Control {
 pub fn start(
     reloader: Arc<Reloader>,
     reloads: tokio::sync::mpsc::Receiver<Request>,
-    redis: Option<Keeper>,
+    (redis, exporter): (Option<Keeper>, Option<Exporter>),
 ) -> io::Result<Control> {
-    let watched = Arc::clone(&reloader.access);
+    let (watched, exported) = (Arc::clone(&reloader.access), Arc::clone(&reloader.shared));
     let (questions, asked) = resolve::channel(QUESTIONS_MAX);
     let (signalled, signals) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -61,8 +65,17 @@ pub fn start(
                     tracing::error!("names can't be resolved: {error}");
                 }
             });
+            let exporting = exporter.map(|exporter| {
+                let (finish, told) = tokio::sync::oneshot::channel();
+                (finish, tokio::spawn(exporter.run(exported, told)))
+            });
             // An error is a server that was dropped without a stop; that ends this thread as well.
             let _ = stopped.await;
+            if let Some((finish, exporting)) = exporting {
+                let _ = finish.send(());
+                // A collector that takes longer keeps nobody from ending.
+                let _ = tokio::time::timeout(LAST_EXPORT, exporting).await;
+            }
         });
     })?;
     Ok(Control { questions, signals, stop, thread })

@@ -103,11 +103,12 @@ pub enum PageCode {
     ExtractMemory,
     Cancelled,
     DeadlineExceeded,
+    InternalError,
 }
 
 impl PageCode {
     /// Every code, in the order of API §5.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::DnsFailed,
         Self::ConnectFailed,
         Self::ConnectTimeout,
@@ -127,6 +128,7 @@ impl PageCode {
         Self::ExtractMemory,
         Self::Cancelled,
         Self::DeadlineExceeded,
+        Self::InternalError,
     ];
 
     /// The code on the wire.
@@ -152,6 +154,7 @@ impl PageCode {
             Self::ExtractMemory => "extract_memory",
             Self::Cancelled => "cancelled",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::InternalError => "internal_error",
         }
     }
 
@@ -191,6 +194,7 @@ impl PageCode {
         match self {
             Self::BlockedEgress | Self::Cancelled | Self::DeadlineExceeded => Fault::Client,
             Self::ExtractFailed | Self::ExtractTimeout | Self::ExtractMemory => Fault::Guest,
+            Self::InternalError => Fault::Internal,
             _ => Fault::Origin,
         }
     }

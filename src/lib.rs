@@ -44,6 +44,7 @@ pub mod jobs;
 pub mod serve;
 
 pub mod notify;
+pub mod otlp;
 pub mod reload;
 
 pub mod control;

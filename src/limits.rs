@@ -117,6 +117,9 @@ pub const URLS_PER_JOB_MAX: usize = 200_000;
 pub const JOBS_READ_MAX: usize = 4;
 /// Jobs on one page of `GET /jobs`.
 pub const JOBS_LISTED_MAX: usize = 100;
+/// Times that a job's page is begun again after the node that worked on it was lost; then it is given
+/// up. More than where nodes are killed every few seconds for other reasons a page will meet by chance.
+pub const JOB_TAKEOVERS_MAX: u64 = 6;
 /// Bytes of a webhook's URL.
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2048;
 /// Bytes of a webhook's secret; the least is what makes a guess hopeless.
@@ -272,6 +275,13 @@ pub const REDIS_FLIGHTS_MAX: usize = 256;
 /// Bytes of pages that may wait to be stored in Redis; above it they are not.
 pub const REDIS_PENDING_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Spans that may wait to be exported before the exporter takes them; above it they are dropped.
+pub const SPANS_QUEUED_MAX: usize = 2048;
+/// Spans that the exporter holds while the collector does not take them.
+pub const SPANS_PENDING_MAX: usize = 4096;
+/// Spans of one message to the collector.
+pub const SPANS_PER_MESSAGE_MAX: usize = 512;
+
 /// I/O vectors of one gather write (Linux: `IOV_MAX` is 1024).
 pub const IOV_MAX: usize = 1024;
 
@@ -291,4 +301,5 @@ const _: () = {
     assert!(URLS_PER_STREAM_MAX < u16::MAX as usize, "a flight record names a URL in 16 bits");
     assert!(MCP_URLS_MAX <= URLS_PER_STREAM_MAX, "an agent's call is a stream");
     assert!(HTML_BYTES_MAX as u64 <= BODY_BYTES_MAX, "what is extracted was fetched");
+    assert!(SPANS_PER_MESSAGE_MAX <= SPANS_PENDING_MAX, "a whole message may wait");
 };

@@ -6,7 +6,11 @@ use clap::{ArgMatches, FromArgMatches};
 use forebay::cli::command::command;
 use forebay::cli::{crawl, demo, files, hdr, key, run, settings, top};
 use forebay::observe::logging;
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Exit status for a configuration or a start that failed.
 const FAILED: u8 = 2;

@@ -20,6 +20,7 @@ use crate::notify::Notifier;
 use crate::observe::hist::{Epoch, Scope};
 use crate::observe::process;
 use crate::observe::summary;
+use crate::otlp;
 use crate::reload::Reloader;
 use crate::search::Search;
 use crate::serve;
@@ -74,6 +75,9 @@ pub enum StartError {
     /// The settings of Redis make no sense.
     #[error("{0}")]
     Redis(String),
+    /// The settings of OTLP export make no sense.
+    #[error("{0}")]
+    Otlp(String),
     /// The search index can't be opened.
     #[error("{0}")]
     Search(String),
@@ -150,13 +154,15 @@ impl Server {
             plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
         let (cluster, redis) = cluster::open(&config).map_err(StartError::Redis)?;
         fetch.share(cluster.clone());
+        access.share(cluster.clone());
+        let (spans, exporter) = otlp::open(&config).map_err(StartError::Otlp)?;
         let (reload, reloads) = tokio::sync::mpsc::channel(RELOADS_WAITING_MAX);
         let listen = config.listen;
-        let job_config = Arc::new(config.clone());
         let shared = Arc::new(Shared {
             reload,
             beats: plans.iter().map(|_| AtomicU64::new(0)).collect(),
             extractor: OnceLock::new(),
+            spans,
             cluster,
             pages: Pages::new(&config),
             search,
@@ -172,15 +178,14 @@ impl Server {
             started: SystemTime::now(),
             epoch: Epoch::now(),
         });
-        let totals = Arc::clone(&shared.job_totals);
-        let jobs = Jobs::new(job_config, shared.cluster.clone(), totals, plans.len());
+        let jobs = Jobs::new(&shared);
         let reloader = Reloader {
             recipe,
             shared: Arc::clone(&shared),
             access: Arc::clone(&access),
             notifier: notifier.clone(),
         };
-        let control = control::start(Arc::new(reloader), reloads, redis)?;
+        let control = control::start(Arc::new(reloader), reloads, (redis, exporter))?;
         let loaded = load_extractor(&shared, plans.len())?;
         let mut server = Self {
             addr: listen,
@@ -480,7 +485,7 @@ pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigErro
         tls_timeout: millis(config.tls_timeout_ms),
         ttfb_timeout: millis(config.ttfb_timeout_ms),
         body_idle_timeout: millis(config.body_idle_timeout_ms),
-        proxy: Some(config.egress_proxy.clone()),
+        proxy: Some(config.egress_proxy.reveal().to_owned()),
         proxy_dns: match config.egress_proxy_dns {
             Names::Local => ProxyDns::Local,
             Names::Remote => ProxyDns::Remote,

@@ -26,8 +26,8 @@ use origin::Origins;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use trust::Trust;
 
@@ -171,8 +171,12 @@ fn config(trust: &Trust) -> FetchConfig {
     }
 }
 
+/// Held by each test: the origins of one would be among the descriptors that the other counts.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn ten_thousand_fetches_over_every_fault_end_once_and_leave_nothing() {
+    let _alone = ALONE.lock();
     let (seed, fetches) = (number("STORM_SEED", 1), number("STORM_FETCHES", 10_000));
     let trust = Trust::new();
     let (origins, http2) = (Origins::start(&trust), Http2Origin::start(&trust));
@@ -244,6 +248,7 @@ fn first(wrong: &[String]) -> String {
 #[test]
 fn every_code_of_a_fetch_is_among_the_faults() {
     use PageCode::*;
+    let _alone = ALONE.lock();
     let trust = Trust::new();
     let cases = cases(&Origins::start(&trust), &Http2Origin::start(&trust));
     let has = |code: PageCode| {

@@ -54,7 +54,12 @@ impl Load {
 
     /// Requests answered each second.
     pub(crate) fn rate(&self) -> f64 {
-        self.count("ok") / self.0["elapsed_s"].as_f64().unwrap_or(f64::INFINITY)
+        self.per_second("ok")
+    }
+
+    /// So many of a count each second.
+    pub(crate) fn per_second(&self, name: &str) -> f64 {
+        self.count(name) / self.0["elapsed_s"].as_f64().unwrap_or(f64::INFINITY)
     }
 
     /// Microseconds at a quantile of a metric: `("ttfb", "p99_9_us")`.

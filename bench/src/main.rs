@@ -14,6 +14,7 @@ mod micro;
 mod pages;
 mod process;
 mod ratio;
+mod redis;
 mod search;
 mod server;
 mod smoke;
@@ -31,7 +32,7 @@ type Outcome = Result<bool, Failure>;
 /// Name, what it measures, what runs it.
 type Bench = (&'static str, &'static str, fn(&[String]) -> Outcome);
 
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 12] = [
     ("compare", "ratios beside axum and a bare echo, server and peers as processes", compare::run),
     ("budgets", "one line per budget, with limit, figure and verdict", budgets::run),
     ("idle", "memory of idle connections, and what it is made of", idle::run),
@@ -57,6 +58,7 @@ const BENCHES: [Bench; 11] = [
         "memory and time per query over 20,000 indexed pages [--pages N] [--queries N]",
         search::run,
     ),
+    ("redis", "streams with and without Redis, and when it dies [--streams N]", redis::run),
     ("smoke", "every benchmark once, with inputs so small that only its checks count", smoke::run),
     ("counted", "what `instructions` runs under valgrind", micro::counted),
 ];

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{Outcome, allocations, compare, idle, memory, micro, process, search};
+use crate::{Outcome, allocations, compare, idle, memory, micro, process, redis, search};
 
 /// Runs all; a budget that is missed on tiny inputs is no failure, a check that fails is.
 pub(crate) fn run(_: &[String]) -> Outcome {
@@ -21,11 +21,19 @@ pub(crate) fn run(_: &[String]) -> Outcome {
         .into_iter()
         .find_map(|name| process::binary(name).err());
     match missing {
-        Some(why) => println!("compare, idle: skipped: {why}"),
-        None if process::cpus()?.len() < 2 => println!("compare, idle: skipped: there is one CPU"),
+        Some(why) => println!("compare, idle, redis: skipped: {why}"),
+        None if process::cpus()?.len() < 2 => {
+            println!("compare, idle, redis: skipped: there is one CPU");
+        }
         None => {
             let _ = compare::run(&words("--rounds 1 --seconds 0.2 --connections 20"))?;
             let _ = idle::run(&words("--rounds 1 --connections 20"))?;
+            match redis::lacks() {
+                Some(why) => println!("redis: skipped: {why}"),
+                None => {
+                    let _ = redis::run(&words("--rounds 1 --seconds 0.2 --streams 20"))?;
+                }
+            }
         }
     }
     Ok(true)

@@ -117,6 +117,11 @@ impl Gather {
         self.bytes == 0
     }
 
+    /// Whether it has memory that a next use would find.
+    pub fn has_memory(&self) -> bool {
+        self.batch.chunks.capacity() > 0
+    }
+
     /// Chunks waiting.
     pub fn chunks(&self) -> usize {
         self.batch.chunks.len()

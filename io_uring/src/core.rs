@@ -243,12 +243,15 @@ where
         let bell = monoio::spawn(async {
             doorbell::answer().await.expect("an eventfd of ours can be waited for");
         });
+        let clock = monoio::spawn(time::run());
         let ended = task::spawn(async move { main().await }).ended().await;
         task::stop_all();
         task::all_ended().await;
         let drained = drain().await;
         doorbell::stop();
         bell.await;
+        time::stop();
+        clock.await;
         (ended, drained)
     });
     if drained {

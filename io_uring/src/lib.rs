@@ -67,6 +67,7 @@ mod stats;
 mod sys;
 mod task;
 pub mod time;
+mod timers;
 
 pub use chunk::{Chunk, Gather};
 pub use doorbell::yield_now;

@@ -14,16 +14,18 @@ use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use socket2::SockRef;
 
 use crate::arena::Buf;
 use crate::chunk::{Batch, Chunk, Gather};
 use crate::probe::Driver;
+use crate::select::{Either, select2};
 use crate::stats::{self, InFlight};
 use crate::sys;
 
@@ -41,6 +43,8 @@ struct Conn {
     io: UnsafeCell<monoio::net::TcpStream>,
     reading: Cell<bool>,
     writing: Cell<bool>,
+    /// What takes a read back; kept from one to the next, so that reads don't allocate.
+    canceller: Cell<Option<Canceller>>,
 }
 
 /// What the kernel knows about the peer, without reading.
@@ -112,8 +116,12 @@ impl TcpStream {
     }
 
     fn new(io: monoio::net::TcpStream) -> TcpStream {
-        let conn =
-            Conn { io: UnsafeCell::new(io), reading: Cell::new(false), writing: Cell::new(false) };
+        let conn = Conn {
+            io: UnsafeCell::new(io),
+            reading: Cell::new(false),
+            writing: Cell::new(false),
+            canceller: Cell::new(None),
+        };
         TcpStream { conn: Rc::new(conn) }
     }
 
@@ -166,6 +174,49 @@ impl TcpStream {
                 Err(error) => return (Err(error), op.buf),
             }
         }
+    }
+
+    /// As [`TcpStream::read`], until `stop` is over: then the operation is taken back, and `Ok(None)` says that it brought nothing. What it
+    /// had brought already is not lost. One operation where [`TcpStream::readable`] and a read are two: for a connection whose bytes are
+    /// expected soon, because the buffer is held meanwhile.
+    ///
+    /// # Errors
+    /// What `recv(2)` says.
+    ///
+    /// # Panics
+    /// As [`TcpStream::read`].
+    pub async fn read_until(
+        &self,
+        buf: Buf,
+        stop: impl Future,
+    ) -> (io::Result<Option<usize>>, Buf) {
+        assert!(buf.spare_capacity() > 0, "a read needs room");
+        let _busy = Busy::mark(&self.conn.reading, "read");
+        let op = ReadOp { buf, _in_flight: InFlight::new() };
+        stats::update(|s| s.reads += 1);
+        let canceller = self.conn.canceller.take().unwrap_or_default();
+        // SAFETY: see `Conn::io_mut`: the reference is used up to the first poll, which is the next thing to happen.
+        let io = unsafe { self.conn.io_mut() };
+        let mut read = pin!(io.cancelable_read(op, canceller.handle()));
+        let (result, op) = match select2(read.as_mut(), stop).await {
+            Either::Left(done) => {
+                self.conn.canceller.set(Some(canceller));
+                done
+            }
+            Either::Right(_) => {
+                canceller.cancel();
+                read.await
+            }
+        };
+        let result = match result {
+            Ok(n) => {
+                stats::update(|s| s.bytes_in += n as u64);
+                Ok(Some(n))
+            }
+            Err(error) if is_cancelled(&error) => Ok(None),
+            Err(error) => Err(error),
+        };
+        (result, op.buf)
     }
 
     /// Sends all of one chunk. When the future is dropped, an unknown part was sent: close the connection.
@@ -332,7 +383,8 @@ impl Conn {
     /// monoio's `read`, `write` and `writev` ask for `&mut self`, which would forbid reading while writing.
     ///
     /// # Safety
-    /// Use it only to call one of those three. In monoio 0.2.4 (pinned to exactly that version) each clones the descriptor's handle into an
+    /// Use it only to call one of those three, or `cancelable_read`, which must be polled at once. In monoio 0.2.4 (pinned to exactly that
+    /// version) each clones the descriptor's handle into an
     /// operation and returns a future that owns the operation alone; the reference is dead before the call returns, whatever lifetime the
     /// future's type carries. So no two live exclusive references meet.
     #[expect(clippy::mut_from_ref, reason = "the safety section says why none overlap")]
@@ -340,6 +392,11 @@ impl Conn {
         // SAFETY: the caller's contract.
         unsafe { &mut *self.io.get() }
     }
+}
+
+/// Whether an operation was taken back, or interrupted before it did anything.
+fn is_cancelled(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECANCELED) || error.kind() == io::ErrorKind::Interrupted
 }
 
 pub(crate) fn as_inet(addr: socket2::SockAddr) -> io::Result<SocketAddr> {

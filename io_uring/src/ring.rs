@@ -191,6 +191,13 @@ pub struct RingStats {
     pub refused: u64,
 }
 
+/// What [`Ring::lend`] took: empty, but with room.
+#[derive(Default)]
+pub struct RingMemory {
+    chunks: VecDeque<Chunk>,
+    sizes: VecDeque<usize>,
+}
+
 /// The ring.
 ///
 /// Invariants: `sizes` holds the unsent bytes of each frame, none of them zero, and sums up to `bytes`; `chunks` are those not yet handed out, in order.
@@ -230,14 +237,23 @@ impl Ring {
         })
     }
 
-    /// An empty ring with this one's memory, for another connection.
+    /// Takes the ring's memory while nothing waits, for others to use meanwhile; what is known of the reader stays.
     ///
-    /// # Errors
-    /// When the settings make no sense.
-    pub fn renew(mut self, config: BufferConfig) -> Result<Ring, BufferConfigError> {
-        self.chunks.clear();
-        self.sizes.clear();
-        Ok(Ring { chunks: self.chunks, sizes: self.sizes, ..Ring::new(config)? })
+    /// # Panics
+    /// When something waits.
+    pub fn lend(&mut self) -> RingMemory {
+        assert!(self.is_empty(), "the memory of a ring with frames is in use");
+        RingMemory {
+            chunks: std::mem::take(&mut self.chunks),
+            sizes: std::mem::take(&mut self.sizes),
+        }
+    }
+
+    /// Gives the ring memory to use; without, it makes its own. Any that it has itself is dropped, unless something waits: then the other is.
+    pub fn equip(&mut self, memory: RingMemory) {
+        if self.is_empty() {
+            (self.chunks, self.sizes) = (memory.chunks, memory.sizes);
+        }
     }
 
     /// Takes a frame; one without bytes is dropped.

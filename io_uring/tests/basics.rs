@@ -71,6 +71,48 @@ fn an_echo_in_both_directions() {
 }
 
 #[test]
+fn a_read_that_is_taken_back_loses_nothing() {
+    on_both(|_| async {
+        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let accepted = uring::spawn(async move { listener.accept().await.unwrap().unwrap() });
+        let client = TcpStream::connect(addr).await.unwrap();
+        let server = accepted.await;
+        let mut expected: Vec<u8> = Vec::new();
+        let mut got: Vec<u8> = Vec::new();
+        let mut taken_back = 0;
+        for round in 0..200_u8 {
+            // Some bytes come before the stop, some in the same turn, some behind it.
+            let pause = Duration::from_millis(u64::from(round % 3));
+            let sent = uring::spawn({
+                let client = client.clone();
+                async move {
+                    time::sleep(pause).await;
+                    client.write_all(bytes::Bytes::from(vec![round; 3])).await.unwrap();
+                }
+            });
+            let stop = time::sleep(Duration::from_millis(1));
+            let (result, buf) = server.read_until(arena::alloc(64), stop).await;
+            taken_back += u32::from(result.unwrap().is_none());
+            got.extend_from_slice(&buf);
+            sent.await;
+            expected.extend([round; 3]);
+            while got.len() < expected.len() {
+                let (result, buf) = server.read(arena::alloc(64)).await;
+                assert!(result.unwrap() > 0);
+                got.extend_from_slice(&buf);
+            }
+        }
+        assert_eq!(got, expected);
+        assert!(taken_back > 10, "{taken_back} of 200 reads were taken back");
+        client.shutdown_write().unwrap();
+        let never = std::future::pending::<()>();
+        let (result, _) = server.read_until(arena::alloc(64), never).await;
+        assert_eq!(result.unwrap(), Some(0), "the end is told");
+    });
+}
+
+#[test]
 fn timers_and_select() {
     on_both(|_| async {
         let begin = Instant::now();
@@ -88,6 +130,50 @@ fn timers_and_select() {
             select2(time::sleep(Duration::MAX), time::sleep_until(begin)).await,
             Either::Right(())
         ));
+    });
+}
+
+#[test]
+fn an_alarm_rings_when_it_is_asked_to_however_often_it_was_moved() {
+    on_both(|_| async {
+        let begin = Instant::now();
+        let after = |ms| begin + Duration::from_millis(ms);
+        let mut alarm = time::Alarm::new(after(10));
+        // Given up before its time, then asked for later: it may not ring when it was set to.
+        assert_eq!(alarm.timeout_at(after(10), async { 1 }).await, Ok(1));
+        assert_eq!(
+            select2(alarm.at(after(60)), time::sleep_until(after(30))).await,
+            Either::Right(())
+        );
+        alarm.at(after(60)).await;
+        assert!(Instant::now() >= after(60));
+        // Set far ahead, then asked for sooner; and what has passed already.
+        assert_eq!(alarm.timeout_at(after(3_600_000), async { 2 }).await, Ok(2));
+        let never = std::future::pending::<()>();
+        assert_eq!(alarm.timeout_at(after(90), never).await, Err(time::Elapsed));
+        assert!((after(90)..after(3_600_000)).contains(&Instant::now()));
+        alarm.at(begin).await;
+    });
+}
+
+#[test]
+fn a_crowd_of_timers_fires_each_in_its_time_and_dropped_ones_never() {
+    on_both(|_| async {
+        let mut tasks = Vec::new();
+        for n in 0..300 {
+            let wait = Duration::from_millis((n * 37) % 50);
+            tasks.push(uring::spawn(async move {
+                let until = Instant::now() + wait;
+                let first = select2(time::sleep_until(until), time::sleep(wait * 2 + wait)).await;
+                assert_eq!(first, Either::Left(()));
+                assert!(Instant::now() >= until);
+                // Due before whatever the loop waits for now.
+                time::sleep(Duration::from_millis(1)).await;
+            }));
+        }
+        for task in tasks {
+            task.await;
+        }
     });
 }
 

@@ -51,6 +51,7 @@ pub fn off(config: &Config) -> Vec<&'static str> {
         (config.audit_file.is_none(), "audit log (audit.file)"),
         (config.memory_bytes_max == 0, "memory limit (limits.memory_bytes_max)"),
         (config.address_requests_per_min == 0, "rate limit (limits.address_requests_per_min)"),
+        (config.otlp_endpoint.is_empty(), "traces and metrics for a collector (otlp.endpoint)"),
         (config.ttfb_warn_ms == 0, "warnings of slow first bytes (log.ttfb_warn_ms)"),
     ];
     off.into_iter().filter(|(is_off, _)| *is_off).map(|(_, what)| what).collect()

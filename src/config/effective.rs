@@ -11,7 +11,7 @@ impl Config {
     #[must_use]
     pub fn shown(&self, setting: &Setting) -> String {
         let value = self.show(setting.name).unwrap_or_default();
-        if setting.secret() { hidden(&value) } else { value }
+        if setting.secret { hidden(&value) } else { value }
     }
 }
 
@@ -69,7 +69,7 @@ impl Loaded {
             out.put_slice(b",\"reloadable\":");
             json::boolean(&mut out, setting.reloadable());
             out.put_slice(b",\"secret\":");
-            json::boolean(&mut out, setting.secret());
+            json::boolean(&mut out, setting.secret);
             out.put_u8(b'}');
         }
         out.put_slice(b"\n}\n");
@@ -81,7 +81,7 @@ impl Loaded {
     pub fn toml(&self) -> String {
         sections(|setting, key, out| {
             let value = self.config.show(setting.name).unwrap_or_default();
-            let line = if setting.secret() && !value.is_empty() {
+            let line = if setting.secret && !value.is_empty() {
                 format!("# {key} is a secret: {}", self.told(setting))
             } else if value.is_empty() {
                 format!("# {key} = {}", toml_value(&self.config, setting))
@@ -180,6 +180,9 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
+    /// Settings that are secret by their type.
+    const SECRETS: [&str; 4] = ["redis.url", "egress.proxy", "search.key", "otlp.headers"];
+
     fn sources(text: &str) -> Sources {
         Sources { file: Some((PathBuf::from("f.toml"), text.to_owned())), ..Sources::default() }
     }
@@ -213,6 +216,43 @@ mod tests {
         for text in [table, json.to_string(), loaded.toml()] {
             assert!(!text.contains("u:p"), "{text}");
         }
+    }
+
+    #[test]
+    fn whatever_is_printed_hides_every_secret_alike() {
+        let secrets: Vec<_> = SETTINGS.iter().filter(|setting| setting.secret).collect();
+        let names: Vec<&str> = secrets.iter().map(|setting| setting.name).collect();
+        assert_eq!(names, SECRETS);
+        let mut sources = Sources::default();
+        for setting in &secrets {
+            // As a URL with a password, as a key, and as a field's value.
+            let canary = "x=http://ann:C4NARY@host/?password=C4NARY";
+            sources.variables.push((setting.variable(), canary.to_owned()));
+        }
+        let loaded = load_traced(&sources).unwrap();
+        let (before, after) = (Config::default(), loaded.config.clone());
+        let live = super::super::Live::new(before);
+        let (changed, restart) = live.compare(&after);
+        let changes: Vec<_> = changed.iter().chain(&restart).collect();
+        assert_eq!(changes.len(), secrets.len());
+        assert!(changes.iter().all(|change| change.from.is_empty() && change.to == "***"));
+        let (table, toml) = (loaded.table(), loaded.toml());
+        for setting in &secrets {
+            let line = |line: &&str| line.starts_with(&format!("{} ", setting.name));
+            let words: Vec<&str> = table.lines().find(line).unwrap().split_whitespace().collect();
+            assert_eq!(words, [setting.name, "***", &*setting.variable()]);
+            let key = setting.name.split_once('.').unwrap().1;
+            let told = format!("# {key} is a secret: {}", setting.variable());
+            assert!(toml.contains(&told), "{toml}");
+        }
+        let json = String::from_utf8_lossy(&loaded.json()).into_owned();
+        let debugged = format!("{:?} {changes:?}", loaded.config);
+        for text in [table, toml, json, debugged] {
+            assert!(!text.contains("C4NARY"), "{text}");
+        }
+        // A file that was printed has none of them, and does not set them to what was shown.
+        let toml = loaded.toml();
+        assert_eq!(load(&self::sources(&toml)).unwrap(), Config::default());
     }
 
     #[test]

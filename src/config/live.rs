@@ -43,7 +43,7 @@ impl Live {
         let now: &Config = self;
         let changed = SETTINGS.iter().filter_map(|setting| {
             let (from, to) = (now.show(setting.name)?, new.show(setting.name)?);
-            let shown = |text: String| if setting.secret() { hidden(&text) } else { text };
+            let shown = |text: String| if setting.secret { hidden(&text) } else { text };
             let change =
                 Change { setting: setting.name, from: shown(from.clone()), to: shown(to.clone()) };
             (from != to).then_some((setting.reloadable(), change))
@@ -102,7 +102,7 @@ mod tests {
         let new = Config {
             urls_max: 7,
             cores: 3,
-            egress_proxy: "http://u:p@proxy:1".to_owned(),
+            egress_proxy: "http://u:p@proxy:1".into(),
             ..Config::default()
         };
         let (changed, refused) = live.compare(&new);
@@ -111,6 +111,9 @@ mod tests {
         assert_eq!((&*changed[0].from, &*changed[0].to), ("1000", "7"));
         assert_eq!(names(&refused), ["server.cores", "egress.proxy"]);
         assert_eq!((&*refused[1].from, &*refused[1].to), ("", "***"));
+        let (_, refused) = Live::new(new.clone())
+            .compare(&Config { egress_proxy: "http://u:q@proxy:1".into(), ..new.clone() });
+        assert_eq!((&*refused[0].from, &*refused[0].to), ("***", "***"), "one secret for another");
         live.replace(&new).unwrap();
         assert_eq!((live.urls_max, live.cores), (7, 0));
         assert_eq!(before.urls_max, 1000, "what is held stays what it is");

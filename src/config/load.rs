@@ -232,8 +232,7 @@ impl Reading {
                 }
             }
             Err(message) => {
-                let secret =
-                    SETTINGS.iter().any(|setting| setting.name == name && setting.secret());
+                let secret = SETTINGS.iter().any(|setting| setting.name == name && setting.secret);
                 let message = if secret { "not what is expected here".to_owned() } else { message };
                 self.problems.push(Problem { source, setting: name.to_owned(), message });
             }

@@ -123,6 +123,8 @@ pub struct Live {
     unread_since: Cell<Option<Instant>>,
     /// Whether a turn ended before there was nothing left to do.
     unfinished: Cell<bool>,
+    /// Whether its last event is written and its end was told: that happens once.
+    over: Cell<bool>,
     /// Since when it is being ended before its work is done.
     ending_since: Cell<Option<Instant>>,
     changed: Notify,
@@ -191,6 +193,7 @@ impl Live {
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
             unfinished: Cell::new(false),
+            over: Cell::new(false),
             ending_since: Cell::new(None),
             changed: Notify::default(),
             written: shares.then(Rc::default),
@@ -263,6 +266,9 @@ impl Live {
     /// Does whatever there is to do: writes events, wakes readers, pauses or goes on, starts pages.
     /// Cached pages need nothing else, so a turn is bounded; the next one follows after a yield.
     pub(super) fn pump(&self, node: &Rc<Node>) {
+        if self.over.get() {
+            return;
+        }
         self.note_readers();
         let mut machine = self.machine.borrow_mut();
         let mut woken = node.woken.take();
@@ -292,6 +298,7 @@ impl Live {
         self.changed.notify();
         self.written.iter().for_each(|written| written.notify());
         if done {
+            self.over.set(true);
             self.note_quiesced(node);
             node.retire(self, self.background.is_none());
             if let Some(background) = &self.background {
@@ -402,6 +409,15 @@ impl Live {
         self.beyond.as_ref().is_some_and(|beyond| beyond.searches())
     }
 
+    /// `stream_type` of its first event.
+    fn kind(&self) -> &'static str {
+        match &self.background {
+            Some(_) => "job",
+            None if self.searches() => "deepsearch",
+            None => "crawl",
+        }
+    }
+
     /// Wakes the machine when its time has come, until it is closed.
     async fn keep_time(&self, node: &Rc<Node>) {
         loop {
@@ -485,11 +501,7 @@ impl Live {
                     let facts = Metadata {
                         stream_id,
                         total_urls: usize::try_from(machine.counts().total).unwrap_or(usize::MAX),
-                        stream_type: match &self.background {
-                            Some(_) => "job",
-                            None if self.searches() => "deepsearch",
-                            None => "crawl",
-                        },
+                        stream_type: self.kind(),
                         request_id: self.request_id.as_str(),
                         at: self.started_at,
                         resume_window_s: self.stream.birth.resume_window.as_secs(),
@@ -510,7 +522,7 @@ impl Live {
                     self.beyond.as_ref()?.write_search(node, out, seq, found)
                 }
                 Output::Failure { seq, counts } => {
-                    self.note_end(node, seq, Some(Ending::Failed));
+                    self.note_end(node, (seq, &counts), Some(Ending::Failed));
                     self.beyond.as_ref()?.write_failure(out, seq, &counts)
                 }
                 Output::Progress => {
@@ -523,7 +535,7 @@ impl Live {
                     )
                 }
                 Output::Summary { seq, counts, total, ttfr, ending } => {
-                    self.note_end(node, seq, ending);
+                    self.note_end(node, (seq, &counts), ending);
                     if ending == Some(Ending::Drained) && self.background.is_some() {
                         let message = "the server is shutting down, and the job with it";
                         let failure = Failure::new(ApiCode::Draining, message);

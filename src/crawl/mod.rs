@@ -22,4 +22,5 @@ pub mod request;
 mod scribe;
 mod second;
 mod sitemap;
-mod spare;
+mod spans;
+pub mod spare;

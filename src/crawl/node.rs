@@ -8,6 +8,7 @@ use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::mirror;
 use super::report;
+use super::spare::Spares;
 use crate::cluster::Cluster;
 use crate::config;
 use crate::error::{ApiCode, ApiError};
@@ -18,6 +19,7 @@ use crate::observe::Core;
 use crate::observe::hist::Epoch;
 use crate::observe::metrics::{Counter, Egress};
 use crate::observe::request_id::{RequestId, RequestIds};
+use crate::observe::span::Spans;
 use crate::observe::sparing::Sparing;
 use crate::proto::blocks::Blocks;
 use crate::proto::events::PageResult;
@@ -38,7 +40,6 @@ use ulid::Ulid;
 use uring::Gate;
 use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
-use uring::ring::Ring;
 
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +57,8 @@ pub struct Shared {
     pub beats: Vec<AtomicU64>,
     /// The sandbox' engine and module, once it is loaded; `None` inside when that failed.
     pub extractor: OnceLock<Option<Extractor>>,
+    /// Where spans go, where they go anywhere.
+    pub spans: Spans,
     /// What is shared with other nodes.
     pub cluster: Cluster,
     /// The page cache, and the pages on their way into it.
@@ -113,10 +116,10 @@ pub struct Node {
     /// Pages of this core that wait for another's fetch of the same page.
     pub(super) waiting: Waiting,
     /// What events are written into, and what is sent around them.
-    events: RefCell<Blocks>,
+    pub(super) events: RefCell<Blocks>,
     pub(super) frames: RefCell<Blocks>,
-    /// Rings that no connection uses, with their memory.
-    pub(super) rings: RefCell<Vec<Ring>>,
+    /// What connections send with, while none uses it.
+    pub(super) spares: RefCell<Spares>,
     /// Readers to be woken; empty but for a moment.
     pub(super) woken: RefCell<Vec<Watcher>>,
     request_ids: RefCell<RequestIds>,
@@ -167,7 +170,7 @@ impl Node {
             waiting: Waiting::default(),
             events: RefCell::default(),
             frames: RefCell::default(),
-            rings: RefCell::default(),
+            spares: RefCell::default(),
             woken: RefCell::default(),
             request_ids: RefCell::new(RequestIds::new(Ulid::generate().0)),
             traps: Cell::new(0),

@@ -5,14 +5,17 @@ use super::indexing;
 use super::mesh::{LaneJob, PageJob};
 use super::node::Node;
 use super::request::{Format, Options, Robots};
+use super::spans;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::error::{PageCode, PageError, Stage};
 use crate::extract;
 use crate::fetch::caching::{Caching, Known};
+use crate::fetch::robots::token;
+use crate::fetch::robots_tag::{self, RobotsTag};
 use crate::fetch::{FetchRequest, Fetched};
 use crate::local::Notify;
-use crate::proto::events::{Document, PageResult};
+use crate::proto::events::{About, Document, PageResult};
 use crate::timings::Timings;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -74,6 +77,19 @@ pub(super) async fn run(
     until: Instant,
     known: Option<&Entry>,
 ) -> Work {
+    let began = Instant::now();
+    let work = attempt(node, job, abort, until, known).await;
+    spans::page(node, job, began, &work);
+    work
+}
+
+async fn attempt(
+    node: &Rc<Node>,
+    job: &PageJob,
+    abort: &Notify,
+    until: Instant,
+    known: Option<&Entry>,
+) -> Work {
     let mut timings = Timings::default();
     timings.add(Stage::Queue, job.since.elapsed());
     if job.stream.aborted() {
@@ -110,7 +126,11 @@ pub(super) async fn run(
                 let blank = PageResult::failed(job.url.clone(), ended(Stage::Body));
                 PageResult { timings, ready: Some(Instant::now()), ..blank }
             } else {
-                let result = extract(node, job, fetched, timings, abort, until).await;
+                let agent = job.options.user_agent.as_ref();
+                let agent = agent.unwrap_or(&node.shared.config.user_agent).as_bytes();
+                let tag = robots_tag::read(&fetched.robots_tag, token(agent));
+                let mut result = extract(node, job, fetched, timings, abort, until).await;
+                heed(&mut result, tag);
                 indexing::offer(node, job, &result, &answer);
                 result
             };
@@ -130,6 +150,17 @@ pub(super) async fn run(
             Work { result, answer: None }
         }
     }
+}
+
+/// What a response says of its page counts beside what the page says itself.
+fn heed(result: &mut PageResult, tag: RobotsTag) {
+    if tag == RobotsTag::default() {
+        return;
+    }
+    let mut about = result.about.take().map_or_else(About::default, Arc::unwrap_or_clone);
+    about.noindex |= tag.noindex;
+    about.nofollow |= tag.nofollow;
+    result.about = Some(Arc::new(about));
 }
 
 fn known_page(entry: &Entry) -> Option<Known<'_>> {

@@ -1,9 +1,9 @@
 //! What the cores have to tell: metrics, latencies, health.
 
 use super::mesh::{Message, ReportTo};
-use super::node::Node;
+use super::node::{Node, Shared};
 use crate::config::SETTINGS;
-use crate::observe::exposition::{self, Cached, Format, Indexed, Redis, Scrape};
+use crate::observe::exposition::{self, Cached, Exported, Format, Indexed, Redis, Scrape};
 use crate::observe::hist::Scope;
 use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, LoopStats, Mailbox};
 use crate::observe::process::{Process, ring_counts};
@@ -12,6 +12,7 @@ use crate::proto::json;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -127,18 +128,42 @@ async fn process() -> Process {
 /// `GET /metrics`.
 pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
     let cores = all(node, Scope::default()).await;
-    let config = &node.shared.config;
+    exposition::render(tell(&node.shared, cores, process().await), format)
+}
+
+/// What `GET /metrics` shows, for a thread without a loop, which may block; `None` if a core is too busy
+/// to tell.
+#[must_use]
+pub fn scrape(shared: &Shared) -> Option<Scrape> {
+    let (to, reports) = mpsc::channel();
+    for core in &shared.mesh {
+        let (scope, to) = (Scope::default(), ReportTo::Thread(to.clone()));
+        core.try_send(Message::Report { scope, to }).ok()?;
+    }
+    let until = Instant::now() + PATIENCE;
+    let mut cores = Vec::with_capacity(shared.mesh.len());
+    while cores.len() < shared.mesh.len() {
+        let left = until.saturating_duration_since(Instant::now());
+        cores.push(*reports.recv_timeout(left).ok()?);
+    }
+    cores.sort_by_key(|report| report.core);
+    Some(tell(shared, cores, Process::read()))
+}
+
+fn tell(shared: &Shared, cores: Vec<CoreSnapshot>, process: Process) -> Scrape {
+    let config = &shared.config;
     let number = |name: &'static str| Some((name, config.show(name)?.parse().ok()?));
     let limits = SETTINGS.iter().filter(|setting| setting.bounds.is_some());
-    let cache = node.shared.pages.cache.stats();
-    let scrape = Scrape {
+    let cache = shared.pages.cache.stats();
+    Scrape {
         cores,
-        process: process().await,
-        started: node.shared.started,
+        process,
+        started: shared.started,
         build: vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
         cache: Cached { entries: cache.entries, bytes: cache.bytes, evictions: cache.evictions },
-        redis: redis(node),
-        index: node.shared.search.local().map(|local| {
+        redis: redis(shared),
+        exported: exported(shared),
+        index: shared.search.local().map(|local| {
             let stats = local.stats();
             Indexed {
                 pages: stats.pages,
@@ -147,15 +172,37 @@ pub async fn metrics(node: &Rc<Node>, format: Format) -> String {
                 evicted: stats.evicted,
             }
         }),
-        streams_bytes: node.shared.totals.bytes.load(Ordering::Relaxed) as u64,
-        flights: node.shared.pages.flights.len() as u64,
+        streams_bytes: shared.totals.bytes.load(Ordering::Relaxed) as u64,
+        flights: shared.pages.flights.len() as u64,
         limits: limits.filter_map(|setting| number(setting.name)).collect(),
-    };
-    exposition::render(scrape, format)
+    }
 }
 
-fn redis(node: &Node) -> Option<Redis> {
-    let cluster = &node.shared.cluster;
+fn exported(shared: &Shared) -> Option<Exported> {
+    let gauges = &shared.spans.gauges;
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    shared.spans.is_on().then(|| Exported {
+        spans: vec![
+            ("sent", read(&gauges.sent)),
+            ("dropped", read(&gauges.dropped)),
+            ("refused", read(&gauges.refused)),
+        ],
+        messages: vec![("taken", read(&gauges.exports)), ("failed", read(&gauges.failures))],
+    })
+}
+
+fn otlp_json(out: &mut BytesMut, shared: &Shared) {
+    out.put_slice(b",\"otlp\":{\"state\":");
+    json::string(out, shared.spans.health().as_str());
+    if let Some(exported) = exported(shared) {
+        json::integers(out, &exported.spans);
+        json::integers(out, &exported.messages);
+    }
+    out.put_u8(b'}');
+}
+
+fn redis(shared: &Shared) -> Option<Redis> {
+    let cluster = &shared.cluster;
     let gauges = cluster.gauges()?;
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
     Some(Redis {
@@ -180,9 +227,9 @@ fn redis(node: &Node) -> Option<Redis> {
     })
 }
 
-fn redis_json(out: &mut BytesMut, node: &Node) {
+fn redis_json(out: &mut BytesMut, shared: &Shared) {
     out.put_slice(b",\"redis\":{\"state\":");
-    match redis(node) {
+    match redis(shared) {
         None => json::string(out, "off"),
         Some(redis) => {
             json::string(out, redis.state);
@@ -238,7 +285,8 @@ pub fn health(node: &Node) -> (u16, Bytes) {
         json::integers(&mut out, &indexed);
     }
     out.put_u8(b'}');
-    redis_json(&mut out, node);
+    redis_json(&mut out, shared);
+    otlp_json(&mut out, shared);
     let now = [
         ("cores", shared.mesh.len() as u64),
         ("connections", shared.connections.load(Ordering::Relaxed) as u64),

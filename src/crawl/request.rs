@@ -1,8 +1,13 @@
 //! What a client may ask for (API §2): JSON by `simd-json` and serde, every bound checked before the
 //! first byte of the answer.
 
+// Named, so that the fuzzer can include this file by path.
+#[path = "request/deepsearch.rs"]
 pub mod deepsearch;
+#[path = "request/follow.rs"]
 pub mod follow;
+#[path = "request/fuzzing.rs"]
+pub mod fuzzing;
 
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};

@@ -3,6 +3,7 @@
 //! Each stream has one writer on its own core. It takes what is new in the log without being a reader
 //! of it: the stream never waits for it. While Redis is away the stream goes on, and what is still in
 //! the local window when Redis comes back is written then; what is not is a `gap` for who reads there.
+//! The same goes for streams that come faster than Redis takes them, once the memory for all is used up.
 
 use super::live::Live;
 use super::node::Node;

@@ -3,10 +3,28 @@
 
 use super::node::Node;
 use bytes::BytesMut;
-use uring::ring::{BufferConfigError, Ring};
+use std::collections::VecDeque;
+use uring::Gather;
+use uring::ring::{Frame, RingMemory};
 
-/// Rings kept for the next stream.
-const RINGS_MAX: usize = 16;
+/// Spares of one kind that a core keeps: as many as are sending at one moment need theirs.
+const SPARES_MAX: usize = 32;
+
+/// What a connection has only while it sends, so that one that has nothing to say costs none.
+#[derive(Default)]
+pub struct SendMemory {
+    /// The ring's own.
+    pub ring: RingMemory,
+    /// For what does not fit into the ring.
+    pub held: VecDeque<Frame>,
+}
+
+/// What connections send with, while none uses it.
+#[derive(Default)]
+pub(super) struct Spares {
+    send: Vec<SendMemory>,
+    queues: Vec<Gather>,
+}
 
 impl Node {
     /// As events are written, what stands around them on the wire, which lives for a send only.
@@ -14,22 +32,39 @@ impl Node {
         write(self.frames.borrow_mut().writer())
     }
 
-    /// A ring for a connection, with the memory of one that is not used any more.
-    ///
-    /// # Errors
-    /// When the settings make no sense.
-    pub fn ring(&self) -> Result<Ring, BufferConfigError> {
-        let used = self.rings.borrow_mut().pop();
-        used.map_or_else(|| Ring::new(self.shared.config.ring()), Ok)
+    /// Finds memory that has become free, and gives back what was not needed of late.
+    pub(super) async fn sweep_spares(&self) {
+        for blocks in [&self.events, &self.frames] {
+            while blocks.borrow_mut().sweep() {
+                uring::yield_now().await;
+            }
+        }
     }
 
-    /// A ring is not used any more.
-    pub fn give_back(&self, ring: Ring) {
-        let mut rings = self.rings.borrow_mut();
-        if rings.len() < RINGS_MAX
-            && let Ok(ring) = ring.renew(self.shared.config.ring())
-        {
-            rings.push(ring);
+    /// Memory for a connection's next sends; new where there is none.
+    pub fn lend(&self) -> SendMemory {
+        self.spares.borrow_mut().send.pop().unwrap_or_default()
+    }
+
+    /// What [`Node::lend`] gave is not used for now; nothing may wait in it.
+    pub fn take_back(&self, memory: SendMemory) {
+        let send = &mut self.spares.borrow_mut().send;
+        if send.len() < SPARES_MAX {
+            send.push(memory);
+        }
+    }
+
+    /// A queue for a connection's next answer.
+    pub fn lend_queue(&self) -> Gather {
+        self.spares.borrow_mut().queues.pop().unwrap_or_default()
+    }
+
+    /// What [`Node::lend_queue`] gave is not used for now.
+    pub fn take_queue_back(&self, queue: Gather) {
+        let queues = &mut self.spares.borrow_mut().queues;
+        // One that was never used would only stand before those that were.
+        if queues.len() < SPARES_MAX && queue.has_memory() {
+            queues.push(queue);
         }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) struct Head {
     last_modified: Option<String>,
     retry_after: Option<String>,
     caching: Caching,
+    robots_tag: Vec<Vec<u8>>,
 }
 
 /// Where a response's body comes from.
@@ -257,6 +258,7 @@ impl Head {
             last_modified: text("last-modified"),
             retry_after: text("retry-after"),
             caching: Caching::of(&all),
+            robots_tag: all("x-robots-tag"),
         }
     }
 
@@ -274,6 +276,7 @@ impl Head {
             last_modified: self.last_modified,
             retry_after: self.retry_after,
             caching: self.caching,
+            robots_tag: self.robots_tag,
             not_modified: false,
         }
     }

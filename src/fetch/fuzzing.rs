@@ -3,7 +3,7 @@
 //! A fuzz target calls them, and so does a test here, with mutated good input.
 
 use super::decode::Decoder;
-use super::egress::{DEFAULT_PORTS, Egress};
+use super::egress::{CheckedAddr, DEFAULT_PORTS, Egress};
 use super::robots::{Check, Parser, Robots};
 use super::target::Target;
 use std::net::SocketAddr;
@@ -47,8 +47,11 @@ pub fn fuzz_url(data: &[u8]) {
         match target.ip() {
             Some(ip) => {
                 assert_eq!(target.host().parse(), Ok(ip), "one spelling");
-                let checked = guard.check(target.host(), SocketAddr::new(ip, 80));
+                let addr = SocketAddr::new(ip, 80);
+                let checked = guard.check(target.host(), addr);
                 assert_eq!(checked.is_ok(), super::special::classify(ip).is_none());
+                let very_one = |checked| checked == CheckedAddr::of_proxy(addr);
+                assert!(checked.is_ok_and(very_one) || super::special::classify(ip).is_some());
             }
             // What a resolver could take for an address is never a name.
             None => {

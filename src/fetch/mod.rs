@@ -39,6 +39,7 @@ pub mod redirect;
 mod request;
 pub mod resolve;
 pub mod robots;
+pub mod robots_tag;
 pub mod sniff;
 pub mod special;
 pub mod target;
@@ -295,6 +296,8 @@ pub struct Fetched {
     pub retry_after: Option<String>,
     /// What a cache goes by.
     pub caching: Caching,
+    /// `X-Robots-Tag`, each field by itself; see [`robots_tag`].
+    pub robots_tag: Vec<Vec<u8>>,
     /// Whether the origin says that [`FetchRequest::known`] still holds; then there is no body.
     pub not_modified: bool,
 }

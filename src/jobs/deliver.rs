@@ -92,7 +92,7 @@ impl Courier {
         let number = before.attempts + 1;
         // The low bits of a ULID are random.
         let random = u64::try_from(Ulid::generate().0 & u128::from(u64::MAX)).unwrap_or(0);
-        let verdict = self.jobs.policy.judge(number, &attempt, random);
+        let verdict = self.jobs.policy().judge(number, &attempt, random);
         let (end, again) = match verdict {
             Verdict::Delivered => (HookEnd::Delivered, None),
             Verdict::Again(pause) => (HookEnd::Again, Some(pause)),
@@ -120,7 +120,7 @@ impl Courier {
         ];
         let request = FetchRequest {
             url: &hook.url,
-            deadline: Instant::now() + self.jobs.policy.timeout,
+            deadline: Instant::now() + self.jobs.policy().timeout,
             max_body_bytes: ANSWER_BYTES_MAX,
             redirects: 0,
             user_agent: None,

@@ -220,15 +220,15 @@ impl Jobs {
         let refuse = |code, message: String| {
             Err(ApiError::new(code, message).retry_after(Duration::from_secs(10)))
         };
-        if shelf.records.len() >= self.config.jobs_kept_max {
+        if shelf.records.len() >= self.config().jobs_kept_max {
             let message = format!("there are {} jobs, the maximum", shelf.records.len());
             return refuse(ApiCode::Overloaded, message);
         }
-        if shelf.urls + urls > self.config.jobs_urls_total_max {
+        if shelf.urls + urls > self.config().jobs_urls_total_max {
             let message = format!("the jobs that there are have {} urls already", shelf.urls);
             return refuse(ApiCode::Overloaded, message);
         }
-        let most = self.config.jobs_key_max;
+        let most = self.config().jobs_key_max;
         let theirs = shelf.records.values().filter(|record| {
             &*record.stream.birth.principal == principal && record.facts().ended.is_none()
         });
@@ -241,7 +241,7 @@ impl Jobs {
 
     /// Lets jobs fetch that wait for their turn, while there is one.
     fn give_turns(&self, node: &Rc<Node>) {
-        let most = u32::try_from(self.config.jobs_running_max).unwrap_or(u32::MAX);
+        let most = u32::try_from(self.config().jobs_running_max).unwrap_or(u32::MAX);
         let mut begun = Vec::new();
         let mut shelf = self.shelf();
         while self.running.load(Ordering::Relaxed) < most
@@ -329,13 +329,13 @@ impl Background for Running {
         if !turn {
             return 0;
         }
-        let all = self.jobs.config.jobs_concurrency.saturating_mul(self.jobs.cores);
+        let all = self.jobs.config().jobs_concurrency.saturating_mul(self.jobs.cores);
         (all / self.jobs.running.load(Ordering::Relaxed).max(1)).max(1)
     }
 
     fn room(&self) -> usize {
         let held = self.jobs.totals.bytes.load(Ordering::Relaxed);
-        self.jobs.config.jobs_bytes_max.saturating_sub(held)
+        self.jobs.config().jobs_bytes_max.saturating_sub(held)
     }
 
     fn kept_for(&self) -> Duration {

@@ -6,6 +6,7 @@
 //! Who is told of its end, and how, is the same for both ([`webhook`], [`deliver`]).
 
 pub mod deliver;
+pub mod fuzzing;
 pub mod memory;
 pub mod request;
 pub mod shared;
@@ -14,7 +15,7 @@ pub mod webhook;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::crawl::node::Node;
+use crate::crawl::node::{Node, Shared};
 use crate::error::{ApiCode, ApiError};
 use crate::fetch::Fetcher;
 use crate::limits::JOBS_READ_MAX;
@@ -34,9 +35,9 @@ const READ_HERE_BYTES_MAX: usize = 16 * 1024;
 
 /// What all cores share of the jobs.
 pub struct Jobs {
-    config: Arc<Config>,
+    /// Has the settings in force: each is read when it is needed, so that a reload counts.
+    shared: Arc<Shared>,
     cluster: Cluster,
-    policy: Policy,
     /// Event loops of this process.
     cores: u32,
     /// This process among the nodes.
@@ -46,30 +47,37 @@ pub struct Jobs {
     /// Jobs in memory whose turn it is.
     running: AtomicU32,
     reading: Arc<AtomicUsize>,
+    /// A page that is worked on by itself, because its nodes may have been lost by it.
+    suspects: Arc<AtomicUsize>,
     flying: Arc<AtomicUsize>,
 }
 
 impl Jobs {
     /// No jobs yet.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        cluster: Cluster,
-        totals: Arc<Totals>,
-        cores: usize,
-    ) -> Arc<Self> {
+    pub fn new(shared: &Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
-            policy: Policy::new(&config),
-            config,
-            cluster,
-            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            cluster: shared.cluster.clone(),
+            cores: u32::try_from(shared.mesh.len()).unwrap_or(u32::MAX),
             node_id: Ulid::generate(),
-            totals,
+            totals: Arc::clone(&shared.job_totals),
+            shared: Arc::clone(shared),
             shelf: Mutex::default(),
             running: AtomicU32::new(0),
             reading: Arc::default(),
+            suspects: Arc::default(),
             flying: Arc::default(),
         })
+    }
+
+    /// The settings in force.
+    fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// How webhooks are delivered.
+    fn policy(&self) -> Policy {
+        Policy::new(self.config())
     }
 
     /// Whether jobs live in Redis.
@@ -81,7 +89,7 @@ impl Jobs {
     /// For how long a job is kept after its end.
     #[must_use]
     pub fn retention(&self) -> Duration {
-        Duration::from_secs(self.config.jobs_retention_s)
+        Duration::from_secs(self.config().jobs_retention_s)
     }
 
     /// Reads and checks a body; a long one on a thread of its own.
@@ -90,19 +98,19 @@ impl Jobs {
     /// As [`request::parse`], or `overloaded`.
     pub async fn read(&self, mut body: Vec<u8>) -> Result<JobRequest, ApiError> {
         if body.len() <= READ_HERE_BYTES_MAX {
-            return request::parse(&mut body, &self.config);
+            return request::parse(&mut body, self.config());
         }
         let busy = || {
             let error = ApiError::new(ApiCode::Overloaded, "too many jobs are being read");
             error.retry_after(Duration::from_secs(1))
         };
         let place = Place::take(&self.reading, JOBS_READ_MAX).ok_or_else(busy)?;
-        let config = Arc::clone(&self.config);
+        let shared = Arc::clone(&self.shared);
         let (to, mut from) = uring::mailbox::channel(1);
         let reader = std::thread::Builder::new().name("job".to_owned());
         let reading = reader.spawn(move || {
             // Whoever has stopped waiting gets no answer.
-            let _ = to.try_send(request::parse(&mut body, &config));
+            let _ = to.try_send(request::parse(&mut body, &shared.config));
             drop(place);
         });
         reading.map_err(|_| busy())?;

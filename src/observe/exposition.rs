@@ -12,7 +12,7 @@ mod runtime;
 
 use super::metrics::{
     CoreSnapshot, Counter, CounterValues, Durability, Egress, EventKind, HookEnd, JobEnd, PageEnd,
-    Reject, StatusClass, StreamEnd, Way,
+    Reject, Resized, StatusClass, StreamEnd, Way,
 };
 use super::process::Process;
 use super::series::{Endpoint, Key, Measure};
@@ -86,6 +86,15 @@ pub struct Redis {
     pub pages: Vec<(&'static str, u64)>,
 }
 
+/// What is exported by OTLP.
+#[derive(Debug, Clone, Default)]
+pub struct Exported {
+    /// What became of spans: outcome and number.
+    pub spans: Vec<(&'static str, u64)>,
+    /// What became of messages: outcome and number.
+    pub messages: Vec<(&'static str, u64)>,
+}
+
 /// The local search index as all cores share it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Indexed {
@@ -114,6 +123,8 @@ pub struct Scrape {
     pub cache: Cached,
     /// Redis, where there is one.
     pub redis: Option<Redis>,
+    /// What is exported, where something is.
+    pub exported: Option<Exported>,
     /// The local search index, where there is one.
     pub index: Option<Indexed>,
     /// Bytes of all streams' events.
@@ -183,6 +194,7 @@ impl Collector for Page {
         out.jobs(&sum)?;
         out.cache(&self.0.cache)?;
         self.0.redis.as_ref().map_or(Ok(()), |redis| out.redis(redis))?;
+        self.0.exported.as_ref().map_or(Ok(()), |exported| out.exported(exported))?;
         self.0.index.as_ref().map_or(Ok(()), |index| out.index(index))?;
         out.arenas(&self.0.cores)?;
         out.queues(&self.0.cores)?;
@@ -325,6 +337,13 @@ impl Out<'_> {
             name,
             StreamEnd::ALL.into_iter().map(|end| {
                 (labels([("end", end.as_str())]), sum.value(Counter::StreamsEnded(end)))
+            }),
+        )?;
+        let name = ("forebay_rings_resized", None, "Adaptations of a ring to its reader, by way.");
+        self.counters(
+            name,
+            Resized::ALL.into_iter().map(|way| {
+                (labels([("way", way.as_str())]), sum.value(Counter::RingsResized(way)))
             }),
         )?;
         let name = ("forebay_events", None, "Events, by type.");

@@ -108,6 +108,16 @@ labels! {
 }
 
 labels! {
+    /// How a connection's ring has adapted to its reader.
+    Resized {
+        /// It was full, and the reader quick.
+        Grown = "grown",
+        /// The reader was slow.
+        Shrunk = "shrunk",
+    }
+}
+
+labels! {
     /// How a job ended.
     JobEnd {
         /// Every URL has its result.
@@ -239,6 +249,8 @@ pub enum Counter {
     StreamsResumed,
     /// Times that a stream stopped fetching because its reader is slow.
     StreamsPaused,
+    /// Times that a connection's ring has adapted to its reader.
+    RingsResized(Resized),
     /// Events put into a log or sent.
     Events(EventKind),
     /// Events dropped or coalesced to relieve a slow reader.
@@ -296,7 +308,7 @@ const SINGLE: usize = PAGES + PageCode::ALL.len() + 2;
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: usize = SINGLE + 30 + Egress::ALL.len();
+    pub const COUNT: usize = SINGLE + 32 + Egress::ALL.len();
 
     /// The counter's place in a table of [`Counter::COUNT`] slots.
     #[must_use]
@@ -338,7 +350,8 @@ impl Counter {
             Self::JobsEnded(end) => SINGLE + 23 + end as usize,
             Self::JobsTakenOver => SINGLE + 26,
             Self::Webhooks(end) => SINGLE + 27 + end as usize,
-            Self::EgressRefused(why) => SINGLE + 30 + why as usize,
+            Self::RingsResized(way) => SINGLE + 30 + way as usize,
+            Self::EgressRefused(why) => SINGLE + 32 + why as usize,
         }
     }
 }
@@ -540,6 +553,7 @@ mod tests {
         all.extend(JobEnd::ALL.map(Counter::JobsEnded));
         all.push(Counter::JobsTakenOver);
         all.extend(HookEnd::ALL.map(Counter::Webhooks));
+        all.extend(Resized::ALL.map(Counter::RingsResized));
         all.extend(Egress::ALL.map(Counter::EgressRefused));
         all
     }

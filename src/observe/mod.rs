@@ -19,6 +19,7 @@ pub mod redact;
 pub mod request_id;
 pub mod series;
 pub mod snapshot;
+pub mod span;
 pub mod sparing;
 pub mod sparse;
 pub mod summary;

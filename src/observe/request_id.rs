@@ -2,17 +2,13 @@
 
 use crate::limits::REQUEST_ID_BYTES_MAX;
 use std::fmt;
+use std::sync::Arc;
 use ulid::{ULID_LEN, Ulid};
 
 /// A request's id: 1 to [`REQUEST_ID_BYTES_MAX`] bytes that are safe in header fields, JSON and
-/// logs as they are. Holds its bytes itself, so that making one allocates nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct RequestId {
-    length: u8,
-    bytes: [u8; REQUEST_ID_BYTES_MAX],
-}
-
-const _: () = assert!(REQUEST_ID_BYTES_MAX <= u8::MAX as usize, "the length fits its field");
+/// logs as they are. Small, and cheap to clone: an idle connection has room for one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// A client's id; `None` if it is empty, too long or has other characters than letters,
@@ -20,18 +16,15 @@ impl RequestId {
     #[must_use]
     pub fn from_field(field: &[u8]) -> Option<Self> {
         let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte);
-        let whole = !field.is_empty() && field.iter().all(safe);
-        let length = u8::try_from(field.len()).ok()?;
-        let mut bytes = [0; REQUEST_ID_BYTES_MAX];
-        bytes.get_mut(..field.len()).filter(|_| whole)?.copy_from_slice(field);
-        Some(Self { length, bytes })
+        let fits = (1..=REQUEST_ID_BYTES_MAX).contains(&field.len());
+        let text = str::from_utf8(field).ok()?;
+        (fits && field.iter().all(safe)).then(|| Self(text.into()))
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let bytes = &self.bytes[..usize::from(self.length)];
-        std::str::from_utf8(bytes).expect("only ASCII gets in")
+        &self.0
     }
 }
 

@@ -87,6 +87,12 @@ impl Ask {
         }
     }
 
+    /// Whether it only asks if the process lives.
+    #[must_use]
+    pub fn is_livez(&self) -> bool {
+        self.route == Some(Route::Livez) && matches!(self.method, Method::Get | Method::Head)
+    }
+
     /// What the request's times count as.
     #[must_use]
     pub const fn endpoint(&self) -> Endpoint {

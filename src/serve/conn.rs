@@ -11,11 +11,13 @@ use super::arrive::Arrival;
 use super::ask::Ask;
 use super::guard;
 use super::pages::Site;
-use super::reply::{Head, NO_SNIFFING, Reply};
+use super::reply::{Head, NO_SNIFFING, Reply, date_field};
 use super::route::Route;
+use super::sender::{Manner, Reader};
 use super::slow::Stages;
 use super::socket::Socket;
 use super::ws::{self, Upgraded};
+use crate::config::Config;
 use crate::crawl::node::Node;
 use crate::error::ApiError;
 use crate::jobs::Jobs;
@@ -26,18 +28,25 @@ use crate::observe::series::{Endpoint, Key, Measure};
 use crate::proto::h1::{
     self, Answer, AnswerBody, Connection, Event, Refusal, State, Timeouts, WantBodyError,
 };
-use crate::proto::timestamp::imf_fixdate;
 use crate::stream::place::Place;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use uring::arena::{self, Buf};
+use uring::time::{Alarm, Elapsed};
 use uring::{Either, Gather};
 
 /// Bytes asked of a socket at a time.
 pub(super) const READ_BYTES: usize = 16 * 1024;
+/// Bytes for a request that is expected soon; a longer one takes more.
+const SOON_BYTES: usize = 4 * 1024;
+/// Room is made for so many times the bytes of a body that have come, where more are announced.
+const BODY_AHEAD: usize = 4;
+/// How long a connection that was just answered keeps a buffer for its next request.
+const SOON: Duration = Duration::from_millis(20);
 /// Room for the head of any answer of ours.
 const HEAD_BYTES: usize = 1024;
 /// How long a new connection may take to ask once the server stops: so that a restart answers every
@@ -66,6 +75,8 @@ pub struct Conn {
     pub(super) place_of: Arc<str>,
     /// Bytes written so far.
     pub(super) sent: u64,
+    /// For every wait of this connection that has an end.
+    pub(super) alarm: Alarm,
     h1: Connection,
     /// Bytes that have come and are not done with; none are held while there are none.
     inbox: Option<Buf>,
@@ -77,11 +88,27 @@ pub struct Conn {
     pub(super) endpoint: Endpoint,
     /// When the request in progress came past which point.
     pub(super) stages: Stages,
+    /// The request in progress, until its handler takes it; none of `GET /livez`.
+    pub(super) ask: Option<Box<Ask>>,
+    /// The stream that is left to be sent as its answer.
+    pub(super) stream: Option<Box<(Reader, Manner)>>,
     status: u16,
     /// Requests read so far.
     requests: u64,
     /// Set once the connection has gone over to another protocol.
     pub(super) upgraded: Option<Box<Upgraded>>,
+}
+
+/// How long a client may take, by the settings in force.
+pub(super) fn timeouts(config: &Config) -> Timeouts {
+    let millis = Duration::from_millis;
+    Timeouts {
+        head: millis(config.head_timeout_ms),
+        body: millis(config.body_timeout_ms),
+        idle: millis(config.idle_timeout_ms),
+        write_stall: millis(config.write_stall_ms),
+        linger: LINGER,
+    }
 }
 
 /// The connection is over; nothing more can be said on it.
@@ -97,19 +124,16 @@ impl From<io::Error> for Gone {
 impl Conn {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(node: Rc<Node>, serving: Serving, arrival: Arrival) -> Self {
+    pub fn new(
+        node: Rc<Node>,
+        serving: Serving,
+        arrival: Arrival,
+        timeouts: Rc<Timeouts>,
+    ) -> Box<Self> {
         let Serving { access, jobs, site } = serving;
-        let config = &node.shared.config;
-        let millis = Duration::from_millis;
-        let timeouts = Timeouts {
-            head: millis(config.head_timeout_ms),
-            body: millis(config.body_timeout_ms),
-            idle: millis(config.idle_timeout_ms),
-            write_stall: millis(config.write_stall_ms),
-            linger: LINGER,
-        };
         let now = Instant::now();
-        Self {
+        Box::new(Self {
+            alarm: Alarm::new(now + timeouts.head),
             h1: Connection::new(now, timeouts),
             place_of: Arc::clone(&node.anonymous),
             node,
@@ -128,28 +152,29 @@ impl Conn {
             request_id: None,
             endpoint: Endpoint::Other,
             stages: Stages::parsed(now),
+            ask: None,
+            stream: None,
             status: 0,
             requests: 0,
             upgraded: None,
-        }
+        })
     }
 
     /// Serves the connection to its end, or to its change of protocol. `drain` is raised when the
     /// server stops.
-    pub async fn run(mut self, drain: &Notify) -> Option<Box<Upgraded>> {
-        while let Ok(Some(ask)) = self.next_request(drain).await {
-            self.request_id = ask.request_id;
-            if guard::handle(&mut self, ask).await.is_err() {
+    pub async fn run(mut self: Box<Self>, drain: &Notify) -> Option<Box<Upgraded>> {
+        while let Ok(true) = self.next_request(drain).await {
+            if guard::handle(&mut self).await.is_err() {
                 break;
             }
         }
         self.upgraded
     }
 
-    /// Reads until a request's head is complete; `None` when the connection has come to its end.
-    async fn next_request(&mut self, drain: &Notify) -> Result<Option<Ask>, Gone> {
+    /// Reads until a request's head is complete; `false` when the connection has come to its end.
+    async fn next_request(&mut self, drain: &Notify) -> Result<bool, Gone> {
+        let mut now = Instant::now();
         loop {
-            let now = Instant::now();
             let held: &[u8] = self.inbox.as_deref().unwrap_or_default();
             match self.h1.handle_bytes(now, held) {
                 Ok(Event::Request { head_len }) => {
@@ -160,66 +185,108 @@ impl Conn {
                     }
                     self.visit = Visit::of(&self.access, self.peer, &request, ask.route);
                     self.consume(head_len);
+                    self.rest();
+                    self.out = self.node.lend_queue();
                     self.requests += 1;
                     self.endpoint = ask.endpoint();
                     self.stages = Stages::parsed(now);
                     self.record(Measure::AcceptToParse, now);
-                    return Ok(Some(ask));
+                    self.request_id = ask.request_id.clone();
+                    // The quickest route of all needs nothing that has to be kept.
+                    self.ask = (!ask.is_livez()).then(|| Box::new(ask));
+                    return Ok(true);
                 }
                 Ok(Event::Drop { consumed }) => self.consume(consumed),
-                Ok(Event::Closed) => return Ok(None),
-                Ok(_) => self.read_more(drain).await?,
+                Ok(Event::Closed) => return Ok(false),
+                Ok(_) => now = self.read_more(now, drain).await?,
                 Err(refusal) => {
                     self.request_id = None;
                     self.endpoint = Endpoint::Other;
                     self.visit = Visit::unknown(self.peer);
                     let sent = self.sent;
-                    let refused = self.refuse(&refusal.into()).await;
+                    let refused = Box::pin(self.refuse(&refusal.into())).await;
                     guard::note(self, now, sent, refused.is_err());
                     refused?;
                 }
             }
             match self.h1.state() {
-                State::Closed => return Ok(None),
+                State::Closed => return Ok(false),
                 // More of the last request's body, or whatever a leaving client still sends.
                 State::Drain | State::Linger if self.inbox.is_none() => {
-                    self.read_more(drain).await?;
+                    now = self.read_more(now, drain).await?;
                 }
                 _ => {}
             }
         }
     }
 
-    /// Waits for bytes and appends them; a timeout is answered or closes the connection.
-    async fn read_more(&mut self, drain: &Notify) -> Result<(), Gone> {
+    /// Waits for bytes and appends them; a timeout is answered or closes the connection. Returns the
+    /// time, as the loop that reads knows it.
+    async fn read_more(&mut self, now: Instant, drain: &Notify) -> Result<Instant, Gone> {
         if self.inbox.as_ref().is_none_or(|inbox| inbox.is_empty()) {
             self.inbox = None;
         }
-        if self.h1.state() == State::Idle && self.node.draining() && !self.is_spoken_to().await {
-            self.h1.close_soon(Instant::now());
-            return Ok(());
-        }
+        self.rest();
         let (until, _) = self.h1.poll_timeout().expect("reading always has a limit");
         let was_idle = self.h1.state() == State::Idle;
-        let readable = uring::time::timeout_at(until, self.socket.readable());
-        let woken = if was_idle {
-            match uring::select2(readable, drain.notified()).await {
-                Either::Left(woken) => woken,
-                // Whether there is something to answer first, the next round looks.
-                Either::Right(()) => return Ok(()),
+        if was_idle && self.requests > 0 {
+            let soon = until.min(now + SOON);
+            if let Some(read) = self.read_soon(soon, drain).await? {
+                self.since = Instant::now();
+                return self.came(read, self.since).await;
             }
-        } else {
-            readable.await
+        }
+        if was_idle && self.node.draining() && !Box::pin(self.is_spoken_to()).await {
+            self.h1.close_soon(Instant::now());
+            return Ok(Instant::now());
+        }
+        // Whether there is something to answer first, the next round looks.
+        let Some((woken, waited)) = self.readable(until, was_idle, drain).await else {
+            return Ok(Instant::now());
         };
         let now = Instant::now();
         match woken {
             Ok(readable) => readable?,
-            Err(_) => return self.handle_timeout(now).await,
+            Err(_) => return Box::pin(self.handle_timeout(now)).await.map(|()| now),
         }
-        if was_idle && self.requests > 0 {
+        if was_idle && waited {
             self.since = now;
         }
-        self.read(now).await
+        let read = self.receive().await?;
+        self.came(read, now).await
+    }
+
+    /// Waits until the socket is readable or the time is over; while idle, also until the server
+    /// drains: `None`. And whether what has come came while it waited: what came with its connection
+    /// has waited since the accept.
+    async fn readable(
+        &mut self,
+        until: Instant,
+        idle: bool,
+        drain: &Notify,
+    ) -> Option<(Result<io::Result<()>, Elapsed>, bool)> {
+        let mut readable = pin!(self.socket.readable());
+        if idle && self.requests == 0 {
+            let turn = pin!(uring::yield_now());
+            if let Either::Left(ready) = uring::select2(readable.as_mut(), turn).await {
+                return Some((Ok(ready), false));
+            }
+        }
+        let readable = self.alarm.timeout_at(until, readable);
+        if !idle {
+            return Some((readable.await, true));
+        }
+        match uring::select2(readable, drain.notified()).await {
+            Either::Left(woken) => Some((woken, true)),
+            Either::Right(()) => None,
+        }
+    }
+
+    /// Lends the queue of what is sent to others, while nothing is.
+    pub(super) fn rest(&mut self) {
+        if self.out.is_empty() {
+            self.node.take_queue_back(std::mem::take(&mut self.out));
+        }
     }
 
     /// Whether a request has come, or is about to: a client that has just connected meant to ask.
@@ -228,13 +295,29 @@ impl Conn {
         matches!(uring::time::timeout(patience, self.socket.readable()).await, Ok(Ok(())))
     }
 
-    async fn read(&mut self, now: Instant) -> Result<(), Gone> {
-        if self.receive().await? == 0
+    /// Waits for the next request with a buffer at hand: one operation of the ring where a wait and a
+    /// read are two. `None` when nothing comes for a moment, or the server drains.
+    async fn read_soon(&mut self, soon: Instant, drain: &Notify) -> Result<Option<usize>, Gone> {
+        let Socket::Plain(tcp) = &self.socket else { return Ok(None) };
+        let stop = uring::select2(self.alarm.at(soon), drain.notified());
+        let (read, inbox) = tcp.read_until(arena::alloc(SOON_BYTES), stop).await;
+        let read = read?;
+        // What waits longer waits without a buffer.
+        self.inbox = read.map(|_| inbox);
+        Ok(read)
+    }
+
+    /// So many bytes came into the inbox; 0 is the end.
+    async fn came(&mut self, read: usize, now: Instant) -> Result<Instant, Gone> {
+        self.node.observe.add(Counter::BytesIn, read as u64);
+        // An empty buffer goes back at once.
+        self.consume(0);
+        if read == 0
             && let Err(refusal) = self.h1.handle_eof(now)
         {
-            return self.refuse(&refusal.into()).await;
+            Box::pin(self.refuse(&refusal.into())).await?;
         }
-        Ok(())
+        Ok(now)
     }
 
     async fn handle_timeout(&mut self, now: Instant) -> Result<(), Gone> {
@@ -272,7 +355,14 @@ impl Conn {
             let held: &[u8] = self.inbox.as_deref().unwrap_or_default();
             match self.h1.handle_bytes(now, held) {
                 Ok(Event::Body(step)) => {
-                    body.extend_from_slice(&held[step.data.clone()]);
+                    let data = &held[step.data.clone()];
+                    // Room for what was announced, as far as what has come vouches for it.
+                    let vouched = BODY_AHEAD * (body.len() + data.len());
+                    let left = self.h1.body_bytes_left().unwrap_or(0);
+                    body.reserve(
+                        data.len() + usize::try_from(left).unwrap_or(vouched).min(vouched),
+                    );
+                    body.extend_from_slice(data);
                     self.consume(step.consumed);
                 }
                 Ok(_) => {
@@ -289,7 +379,7 @@ impl Conn {
 
     async fn read_body_bytes(&mut self) -> Result<Option<ApiError>, Gone> {
         let (until, _) = self.h1.poll_timeout().expect("a body always has a limit");
-        match uring::time::timeout_at(until, self.socket.readable()).await {
+        match self.alarm.timeout_at(until, self.socket.readable()).await {
             Ok(readable) => readable?,
             Err(_) => {
                 return match self.h1.handle_timeout(Instant::now()) {
@@ -299,7 +389,9 @@ impl Conn {
                 };
             }
         }
-        if self.receive().await? == 0 {
+        let read = self.receive().await?;
+        self.node.observe.add(Counter::BytesIn, read as u64);
+        if read == 0 {
             return Ok(self.h1.handle_eof(Instant::now()).err().map(Into::into));
         }
         Ok(None)
@@ -313,11 +405,7 @@ impl Conn {
         }
         let (read, inbox) = self.socket.read(inbox).await;
         self.inbox = Some(inbox);
-        let read = read?;
-        self.node.observe.add(Counter::BytesIn, read as u64);
-        // An empty buffer goes back at once.
-        self.consume(0);
-        Ok(read)
+        Ok(read?)
     }
 
     /// Goes over to another protocol: what answers the request and what has come behind it
@@ -328,9 +416,9 @@ impl Conn {
         fields: &[(&str, &[u8])],
     ) -> Result<Option<Buf>, Gone> {
         let mut head = Head(arena::alloc(HEAD_BYTES));
-        let date = imf_fixdate(SystemTime::now());
-        let started =
-            self.h1.start_upgrade(Instant::now(), &mut head, protocol, Some(&date), fields);
+        let now = Instant::now();
+        let date = date_field(now);
+        let started = self.h1.start_upgrade(now, &mut head, protocol, Some(&date), fields);
         if let Err(bug) = started {
             tracing::error!("a connection was not upgraded: {bug}");
             return Err(Gone);
@@ -348,7 +436,7 @@ impl Conn {
 
     /// Answers with a refusal.
     pub(super) async fn refuse(&mut self, error: &ApiError) -> Result<(), Gone> {
-        let id = self.request_id;
+        let id = self.request_id.clone();
         self.node.observe.count(Counter::ApiErrors(error.code));
         self.visit.refused = Some(error.code);
         self.reply(Reply::error(error, id.as_ref().map(RequestId::as_str))).await
@@ -356,7 +444,7 @@ impl Conn {
 
     /// Answers with a whole body, in one send.
     pub(super) async fn reply(&mut self, reply: Reply) -> Result<(), Gone> {
-        let id = self.request_id;
+        let id = self.request_id.clone();
         let mut fields: Vec<(&str, &[u8])> = Vec::with_capacity(6);
         if !reply.content_type.is_empty() {
             fields.push(("Content-Type", reply.content_type.as_bytes()));
@@ -385,7 +473,7 @@ impl Conn {
         text: &'static str,
     ) -> Result<(), Gone> {
         let fields: [(&str, &[u8]); 1] = [("Content-Type", super::reply::TEXT.as_bytes())];
-        let id = self.request_id;
+        let id = self.request_id.clone();
         let length = AnswerBody::Length(text.len() as u64);
         let (answer, head) = match &id {
             Some(id) => {
@@ -410,8 +498,8 @@ impl Conn {
     ) -> Result<(Answer, Buf), Gone> {
         self.status = status;
         let mut head = Head(arena::alloc(HEAD_BYTES));
-        let date = imf_fixdate(SystemTime::now());
         let now = Instant::now();
+        let date = date_field(now);
         if self.node.draining() {
             self.h1.close_soon(now);
         }
@@ -434,18 +522,19 @@ impl Conn {
 
     /// Sends what waits, and goes over to what follows the answer.
     pub(super) async fn finish_answer(&mut self) -> Result<(), Gone> {
-        if !self.out.is_empty() {
-            let ready = Instant::now();
-            self.flush().await?;
-            let now = Instant::now();
+        let ready = Instant::now();
+        let waited = !self.out.is_empty();
+        self.flush().await?;
+        let now = Instant::now();
+        if waited {
             self.note_first_byte(ready, now);
             self.record(Measure::Ttfb, now);
             self.record(Measure::Whole, now);
         }
         let class = StatusClass::of(self.status);
         self.node.observe.count(Counter::Requests(self.endpoint, class));
-        match self.h1.finish_answer(Instant::now()) {
-            Ok(State::Linger) => self.shut_write().await,
+        match self.h1.finish_answer(now) {
+            Ok(State::Linger) => Box::pin(self.shut_write()).await,
             Ok(State::Closed) | Err(_) => Err(Gone),
             Ok(_) => Ok(()),
         }
@@ -455,8 +544,8 @@ impl Conn {
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         let stall = Duration::from_millis(self.node.shared.config.write_stall_ms);
         while !self.out.is_empty() {
-            let sent = uring::time::timeout(stall, self.socket.send(&mut self.out)).await;
-            match sent {
+            let sending = self.socket.send(&mut self.out);
+            match self.alarm.timeout_at(Instant::now() + stall, sending).await {
                 Ok(Ok(sent)) => self.count_sent(sent),
                 Ok(Err(_)) => return Err(Gone),
                 Err(_) => {

@@ -1,15 +1,16 @@
 //! Between a request's head and its handler: admits or refuses it, and notes what came of it.
 
-use super::access::visit::{End, is_probe};
+use super::access::visit::{End, Held, is_probe};
 use super::ask::Ask;
 use super::conn::{Conn, Gone};
 use super::handle;
 use super::reply::Reply;
-use super::route::Route;
+use super::sender::{self, Manner, Reader};
+use super::spans::Recorded;
+use super::transport::Transport;
 use crate::error::ApiError;
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::RequestId;
-use crate::proto::h1::Method;
 use crate::stream::place::Place;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,44 +19,61 @@ use std::time::Instant;
 ///
 /// # Errors
 /// The connection is over.
-pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
-    if ask.route == Some(Route::Livez) && matches!(ask.method, Method::Get | Method::Head) {
+pub async fn handle(conn: &mut Conn) -> Result<(), Gone> {
+    let Some(ask) = conn.ask.take() else {
         return conn.reply_plain(200, "ok\n").await;
-    }
+    };
     // An idle connection holds no room for what a request needs.
     Box::pin(answer(conn, ask)).await
 }
 
-async fn answer(conn: &mut Conn, mut ask: Ask) -> Result<(), Gone> {
+async fn answer(conn: &mut Conn, mut ask: Box<Ask>) -> Result<(), Gone> {
     if is_probe(ask.route) {
-        return handle::handle(conn, ask).await;
+        return Box::pin(handle::handle(conn, ask)).await;
     }
     // The audit log, the answer and the stream name the request alike.
-    let id = conn.node.request_id(ask.request_id);
-    (ask.request_id, conn.request_id) = (Some(id), Some(id));
+    let id = conn.node.request_id(ask.request_id.take());
+    (ask.request_id, conn.request_id) = (Some(id.clone()), Some(id));
     let begun = Instant::now();
     let sent = conn.sent;
-    let outcome = decide(conn, ask).await;
-    note(conn, begun, sent, outcome.is_err() && conn.upgraded.is_none());
+    let recorded = Recorded::begin(conn, &ask);
+    // A stream is sent with nothing left of what it took to begin it: it may have nothing to say for
+    // long.
+    let outcome = match Box::pin(decide(conn, ask)).await {
+        Ok(held) => {
+            let outcome = match conn.stream.take() {
+                Some(stream) => sender::send(conn, &stream.0, stream.1).await,
+                None => Ok(()),
+            };
+            drop(held);
+            outcome
+        }
+        Err(gone) => Err(gone),
+    };
+    let gone = outcome.is_err() && conn.upgraded.is_none();
+    note(conn, begun, sent, gone);
+    if let Some(recorded) = recorded {
+        recorded.end(conn, sent, gone);
+    }
     outcome
 }
 
-async fn decide(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
+/// Admits and answers a request, but for the stream that may be left to send; what the request holds.
+async fn decide(conn: &mut Conn, ask: Box<Ask>) -> Result<Option<Held>, Gone> {
     let access = Arc::clone(&conn.access);
-    let held = match conn.visit.admit(&access, ask.route, ask.query.as_deref()) {
+    let held = match conn.visit.admit(&access, ask.route, ask.query.as_deref()).await {
         Ok(held) => held,
-        Err(error) => return conn.refuse(&error).await,
+        Err(error) => return conn.refuse(&error).await.map(|()| None),
     };
     if let Err(error) = join_key(conn) {
-        return conn.refuse(&error).await;
+        return conn.refuse(&error).await.map(|()| None);
     }
-    let answered = if conn.visit.preflight(ask.route) {
-        conn.reply(Reply::empty(204)).await
+    if conn.visit.preflight(ask.route) {
+        conn.reply(Reply::empty(204)).await?;
     } else {
-        handle::handle(conn, ask).await
-    };
-    drop(held);
-    answered
+        handle::handle(conn, ask).await?;
+    }
+    Ok(Some(held))
 }
 
 /// A connection counts for the key that it was last used with.
@@ -86,6 +104,13 @@ pub(super) fn note(conn: &Conn, begun: Instant, sent: u64, gone: bool) {
 }
 
 impl Conn {
+    /// Leaves a stream to be sent as the answer.
+    pub(super) fn send_stream(&mut self, reader: Reader, transport: Transport) -> Result<(), Gone> {
+        let manner = Manner { transport, endpoint: self.endpoint };
+        self.stream = Some(Box::new((reader, manner)));
+        Ok(())
+    }
+
     /// Whose the request in progress is: whose streams it may see, and whose it starts.
     #[must_use]
     pub fn principal(&self) -> Arc<str> {

@@ -5,7 +5,7 @@ use super::conn::{Conn, Gone};
 use super::jobs;
 use super::reply::{JSON, Reply, TEXT};
 use super::route::Route;
-use super::sender::{self, Manner, Reader};
+use super::sender::Reader;
 use super::streams;
 use super::transport::Transport;
 use super::ws;
@@ -41,7 +41,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The connection is over.
-pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
+pub async fn handle(conn: &mut Conn, ask: Box<Ask>) -> Result<(), Gone> {
     let Some(route) = ask.route else {
         if ask.asterisk && ask.method == Method::Options {
             return conn
@@ -97,7 +97,7 @@ pub async fn handle(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
 async fn method_not_allowed(conn: &mut Conn, route: Route, ask: &Ask) -> Result<(), Gone> {
     let message = format!("{} is not for this path", ask.method.as_str());
     let error = ApiError::new(ApiCode::MethodNotAllowed, message);
-    let id = conn.request_id;
+    let id = conn.request_id.clone();
     let reply = Reply::error(&error, id.as_ref().map(|id| id.as_str()));
     conn.reply(reply.field("Allow", route.allow())).await
 }
@@ -148,7 +148,7 @@ async fn crawl(conn: &mut Conn, ask: &Ask, transport: Transport) -> Result<(), G
         Ok(reader) => reader,
         Err(error) => return conn.refuse(&error).await,
     };
-    sender::send(conn, &begun, Manner { transport, endpoint: conn.endpoint }).await
+    conn.send_stream(begun, transport)
 }
 
 /// Reads and checks a crawl's request and begins its stream, or finds the one that the same request
@@ -174,8 +174,8 @@ async fn begin(
         Err(error) => return Ok(Err(error)),
     };
     drop(body);
-    let request_id = conn.node.request_id(ask.request_id);
-    conn.request_id = Some(request_id);
+    let request_id = conn.node.request_id(ask.request_id.clone());
+    conn.request_id = Some(request_id.clone());
     let (node, principal, id) = (conn.node.clone(), conn.principal(), Ulid::generate());
     let mut wish = None;
     if let (Some(key), Some(fingerprint)) = (&key, fingerprint) {
@@ -240,7 +240,10 @@ fn is_search(ask: &Ask) -> bool {
 /// Counts what the request asks for, and takes the places that it needs: what is known to fail before
 /// the answer begins fails here. A search counts as the URLs that it may find, and links that are
 /// followed as those that may be.
-fn admit(conn: &mut Conn, request: &CrawlRequest) -> Result<Option<Arc<Place>>, ApiError> {
+pub(super) fn admit(
+    conn: &mut Conn,
+    request: &CrawlRequest,
+) -> Result<Option<Arc<Place>>, ApiError> {
     let most = request.urls_max(&conn.node.shared.config);
     let query = request.search.as_ref().map(|searched| searched.query.text.as_str());
     let named = |at: usize| match query {

@@ -4,7 +4,7 @@ use super::ask::{Ask, BodyType};
 use super::conn::{Conn, Gone};
 use super::handle::take_body;
 use super::reply::{JSON, Reply};
-use super::sender::{self, Manner, Reader};
+use super::sender::Reader;
 use super::streams;
 use super::transport::Transport;
 use crate::error::{ApiCode, ApiError};
@@ -79,10 +79,10 @@ pub(super) async fn events(conn: &mut Conn, ask: &Ask, id: Ulid) -> Result<(), G
     if ask.method == Method::Head {
         return conn.reply(Reply::new(200, transport.content_type(), "")).await;
     }
-    conn.request_id = Some(conn.node.request_id(conn.request_id));
+    conn.request_id = Some(conn.node.request_id(conn.request_id.take()));
     let reader = Reader::attach(&conn.node.clone(), &stream, after);
     drop(stream);
-    sender::send(conn, &reader, Manner { transport, endpoint: conn.endpoint }).await
+    conn.send_stream(reader, transport)
 }
 
 async fn create(conn: &mut Conn, ask: &Ask) -> Result<Result<View, ApiError>, Gone> {
@@ -101,8 +101,8 @@ async fn create(conn: &mut Conn, ask: &Ask) -> Result<Result<View, ApiError>, Go
         Ok(request) => request,
         Err(error) => return Ok(Err(error)),
     };
-    let request_id = conn.node.request_id(ask.request_id);
-    conn.request_id = Some(request_id);
+    let request_id = conn.node.request_id(ask.request_id.clone());
+    conn.request_id = Some(request_id.clone());
     let access = Arc::clone(&conn.access);
     let urls = request.crawl.urls.iter().map(|url| &**url);
     if let Err(error) = conn.visit.ask(&access, urls) {

@@ -16,17 +16,20 @@ pub mod route;
 pub mod sender;
 mod slow;
 pub mod socket;
+mod spans;
 pub mod streams;
 pub mod tls;
 pub mod transport;
 mod warm;
 pub mod ws;
 
+use crate::config::Config;
 use crate::crawl::mesh::Message;
 use crate::crawl::node::Node;
 use crate::jobs::Jobs;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Reject};
+use crate::proto::h1::Timeouts;
 use crate::stream::machine::Ending;
 use access::Access;
 use arrive::{Turned, arrive};
@@ -68,6 +71,18 @@ struct Connections {
     /// One flag for each, raised when the server stops; by the connection's number.
     drains: RefCell<HashMap<u64, Rc<Notify>>>,
     next: Cell<u64>,
+    /// How long clients may take; shared by all connections that came since the settings last changed.
+    timeouts: RefCell<Rc<Timeouts>>,
+}
+
+impl Connections {
+    fn timeouts(&self, config: &Config) -> Rc<Timeouts> {
+        let (now, mut known) = (conn::timeouts(config), self.timeouts.borrow_mut());
+        if **known != now {
+            *known = Rc::new(now);
+        }
+        Rc::clone(&known)
+    }
 }
 
 /// Serves a core: its listener, its mailbox and its connections, until it has drained.
@@ -83,6 +98,7 @@ pub async fn run(
         gate: Gate::new(),
         drains: RefCell::default(),
         next: Cell::new(0),
+        timeouts: RefCell::new(Rc::new(conn::timeouts(&node.shared.config))),
     });
     let letters = Rc::clone(&node);
     drop(uring::spawn(async move { letters.serve(mailbox).await }));
@@ -139,7 +155,10 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
         let serving = open.connections.serving.clone();
         let access = Arc::clone(&serving.access);
         let upgraded = match Box::pin(arrive(&access, &node.shared.config, socket)).await {
-            Ok(arrival) => Conn::new(node, serving, arrival).run(&drain).await,
+            Ok(arrival) => {
+                let timeouts = open.connections.timeouts(&node.shared.config);
+                Conn::new(node, serving, arrival, timeouts).run(&drain).await
+            }
             Err(turned) => {
                 turn_away(&node, &access, turned).await;
                 None

@@ -3,8 +3,11 @@
 use crate::error::{ApiError, Stage};
 use crate::proto::h1::Sink;
 use crate::proto::json;
+use crate::proto::timestamp::imf_fixdate;
 use crate::timings::Timings;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::cell::Cell;
+use std::time::{Duration, Instant, SystemTime};
 use uring::arena::Buf;
 
 /// JSON's content type.
@@ -140,6 +143,24 @@ fn write_error(out: &mut BytesMut, error: &ApiError, request_id: Option<&str>) {
         out.put_u8(b'}');
     }
     out.put_slice(b"]}}");
+}
+
+thread_local! {
+    /// The `Date` field, and until when it is true.
+    static DATE: Cell<Option<(Instant, [u8; 29])>> = const { Cell::new(None) };
+}
+
+/// The `Date` of an answer (RFC 9110 §6.6.1): written anew with each second, not with each answer.
+pub(super) fn date_field(now: Instant) -> [u8; 29] {
+    if let Some((_, text)) = DATE.get().filter(|(until, _)| now < *until) {
+        return text;
+    }
+    let at = SystemTime::now();
+    let second = Duration::from_secs(1);
+    let part = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let text = imf_fixdate(at);
+    DATE.set(Some((now + second - Duration::from_nanos(part.into()), text)));
+    text
 }
 
 #[cfg(test)]

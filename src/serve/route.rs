@@ -1,6 +1,7 @@
 //! Which path is what, and which methods it takes.
 
 use crate::proto::h1::Method;
+use std::borrow::Cow;
 use ulid::Ulid;
 
 /// A resource of the API (API §1).
@@ -111,6 +112,50 @@ impl Route {
         }
     }
 
+    /// Its path, with `{id}` in an id's place.
+    #[must_use]
+    pub const fn template(self) -> &'static str {
+        match self {
+            Self::Livez => "/livez",
+            Self::Readyz => "/readyz",
+            Self::Healthz => "/healthz",
+            Self::Metrics => "/metrics",
+            Self::Reload => "/admin/reload",
+            Self::Latency => "/latency",
+            Self::Crawl => "/crawl",
+            Self::CrawlStream => "/crawl/stream",
+            Self::CrawlSse => "/crawl/sse",
+            Self::CrawlWs => "/crawl/ws",
+            Self::Deepsearch => "/deepsearch",
+            Self::DeepsearchStream => "/deepsearch/stream",
+            Self::DeepsearchSse => "/deepsearch/sse",
+            Self::Extract => "/extract",
+            Self::Stream(_) => "/streams/{id}",
+            Self::StreamEvents(_) => "/streams/{id}/events",
+            Self::StreamTrace(_) => "/streams/{id}/trace",
+            Self::Jobs => "/jobs",
+            Self::Job(_) => "/jobs/{id}",
+            Self::JobEvents(_) => "/jobs/{id}/events",
+            Self::Console => "/",
+            Self::Docs => "/docs",
+            Self::OpenApi => "/openapi.json",
+            Self::Mcp => "/mcp",
+        }
+    }
+
+    /// Its path; the prefix `/v1` is left out.
+    #[must_use]
+    pub fn path(self) -> Cow<'static, str> {
+        match self {
+            Self::Stream(id)
+            | Self::StreamEvents(id)
+            | Self::StreamTrace(id)
+            | Self::Job(id)
+            | Self::JobEvents(id) => self.template().replace("{id}", &id.to_string()).into(),
+            _ => self.template().into(),
+        }
+    }
+
     /// Whether it is a page that was written at the start and is the same for everybody.
     #[must_use]
     pub const fn is_page(self) -> bool {
@@ -178,6 +223,15 @@ mod tests {
             ["/v1/livez", "/v1", "/v1/", "/crawl/", "", "/streams/x", "/streams/", "//crawl"]
         {
             assert_eq!(Route::find(absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_found_by_its_own_path() {
+        for path in ["/crawl/stream", "/streams/{id}/events", "/jobs/{id}", "/", "/deepsearch/sse"]
+        {
+            let path = path.replace("{id}", &Ulid(7).to_string());
+            assert_eq!(Route::find(&path).expect("a route").path(), path);
         }
     }
 

@@ -7,8 +7,9 @@ use super::conn::{Conn, Gone};
 use super::reply::NO_SNIFFING;
 use super::transport::{Encoder, Transport};
 use crate::crawl::node::Node;
+use crate::crawl::spare::SendMemory;
 use crate::local::Notify;
-use crate::observe::metrics::{Counter, EventKind};
+use crate::observe::metrics::{Counter, EventKind, Resized};
 use crate::observe::series::{Endpoint, Key, Measure};
 use crate::observe::trace::Mark;
 use crate::proto::events::Kind;
@@ -117,6 +118,24 @@ enum Peer {
     Known,
 }
 
+/// How often a ring has adapted, as far as it is counted.
+#[derive(Debug, Default)]
+pub(super) struct Adapted {
+    grown: u32,
+    shrunk: u32,
+}
+
+impl Adapted {
+    /// Counts what has not been.
+    pub(super) fn count(&mut self, node: &Node, stats: &RingStats) {
+        let add = |way, now: u32, before: u32| {
+            node.observe.add(Counter::RingsResized(way), u64::from(now - before));
+        };
+        add(Resized::Grown, stats.grown, std::mem::replace(&mut self.grown, stats.grown));
+        add(Resized::Shrunk, stats.shrunk, std::mem::replace(&mut self.shrunk, stats.shrunk));
+    }
+}
+
 struct Sending<'a> {
     conn: &'a mut Conn,
     reader: &'a Reader,
@@ -126,6 +145,9 @@ struct Sending<'a> {
     ring: Ring,
     /// What did not fit into the ring.
     held: VecDeque<Frame>,
+    /// Whether the memory to send with is lent out: there is nothing to say.
+    resting: bool,
+    adapted: Adapted,
     /// Whether everything that there will ever be is in the ring.
     complete: bool,
     peer: Peer,
@@ -151,7 +173,7 @@ struct Marks {
 /// The client is gone, or was cut off; the stream goes on for its resume window.
 pub async fn send(conn: &mut Conn, reader: &Reader, manner: Manner) -> Result<(), Gone> {
     let stream = &reader.stream;
-    let id = conn.request_id;
+    let id = conn.request_id.clone();
     let mut fields: Vec<(&str, &[u8])> = vec![
         ("Content-Type", manner.transport.content_type().as_bytes()),
         ("Cache-Control", b"no-cache, no-transform"),
@@ -165,10 +187,10 @@ pub async fn send(conn: &mut Conn, reader: &Reader, manner: Manner) -> Result<()
     let (answer, head) = conn.start_answer(200, AnswerBody::Stream, &fields)?;
     let mut sending = Sending::new(conn, reader, manner, answer)?;
     // The head goes out in the same send as the first events.
+    sending.rise();
     sending.held.push_back(Frame::new().with(head));
     let outcome = sending.run().await;
-    let Sending { conn, ring, .. } = sending;
-    conn.node.give_back(ring);
+    let conn = sending.conn;
     outcome?;
     conn.finish_answer().await
 }
@@ -182,7 +204,7 @@ impl<'a> Sending<'a> {
     ) -> Result<Self, Gone> {
         let config = &conn.node.shared.config;
         let heartbeat_at = Instant::now() + Duration::from_millis(config.heartbeat_ms);
-        let ring = conn.node.ring().map_err(|bug| {
+        let ring = Ring::new(conn.node.shared.config.ring()).map_err(|bug| {
             tracing::error!("a ring was not made: {bug}");
             Gone
         })?;
@@ -195,6 +217,8 @@ impl<'a> Sending<'a> {
             patience: reader.stream.birth.patience,
             ring,
             held: VecDeque::new(),
+            resting: true,
+            adapted: Adapted::default(),
             complete: false,
             peer: Peer::Quiet,
             pressed_since: None,
@@ -211,15 +235,39 @@ impl<'a> Sending<'a> {
         let socket = self.conn.socket.clone();
         let mut readable = pin!(socket.readable());
         loop {
+            self.rise();
             self.fill();
             self.ring.poll_gather(&mut self.conn.out);
             if !self.conn.out.is_empty() {
                 self.send_once().await?;
-            } else if self.complete {
-                return Ok(());
             } else {
+                self.rest();
+                if self.complete {
+                    return Ok(());
+                }
                 self.wait(readable.as_mut()).await?;
             }
+        }
+    }
+
+    /// Gets memory to send with.
+    fn rise(&mut self) {
+        if std::mem::take(&mut self.resting) {
+            let SendMemory { ring, held } = self.conn.node.lend();
+            self.ring.equip(ring);
+            self.held = held;
+            self.conn.rest();
+            self.conn.out = self.conn.node.lend_queue();
+        }
+    }
+
+    /// Lends the memory to others while there is nothing to send.
+    fn rest(&mut self) {
+        if !self.resting && self.held.is_empty() && self.ring.is_empty() {
+            self.resting = true;
+            let held = std::mem::take(&mut self.held);
+            self.conn.node.take_back(SendMemory { ring: self.ring.lend(), held });
+            self.conn.rest();
         }
     }
 
@@ -266,14 +314,17 @@ impl<'a> Sending<'a> {
     async fn send_once(&mut self) -> Result<(), Gone> {
         let begun = Instant::now();
         let sending = self.conn.socket.send(&mut self.conn.out);
-        let sent = match uring::time::timeout(self.patience.stall, sending).await {
+        let deadline = begun + self.patience.stall;
+        let sent = match self.conn.alarm.timeout_at(deadline, sending).await {
             Ok(sent) => sent?,
             Err(_) => return self.cut(),
         };
         let now = Instant::now();
         self.conn.count_sent(sent);
         self.ring.handle_sent(now, sent, now - begun);
-        self.reader.publish(&self.ring.stats(), sent, !self.marks.first_sent);
+        let stats = self.ring.stats();
+        self.adapted.count(&self.conn.node, &stats);
+        self.reader.publish(&stats, sent, !self.marks.first_sent);
         if !self.marks.first_sent {
             self.conn.note_first_byte(begun, now);
         }
@@ -333,6 +384,7 @@ impl<'a> Sending<'a> {
         // A client that has closed answers the next bytes with a reset; one that has only finished
         // sending takes them.
         if woken || Instant::now() >= self.heartbeat_at {
+            self.rise();
             let frame = self.conn.node.with_frames(|out| self.encoder.keep_alive(out));
             self.held.push_back(frame);
         }

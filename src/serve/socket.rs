@@ -1,5 +1,6 @@
 //! A client's connection, with or without TLS. Without, every call is the plain socket's own: the
-//! vectored sends, the buffers that the kernel fills, the waits that hold none.
+//! vectored sends, the buffers that the kernel fills, the waits that hold none. What TLS needs while it
+//! waits is boxed: it would be room in every connection.
 
 use super::tls::TlsStream;
 use std::io;
@@ -25,7 +26,7 @@ impl Socket {
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.readable().await,
-            Self::Tls(tls) => tls.readable().await,
+            Self::Tls(tls) => Box::pin(tls.readable()).await,
         }
     }
 
@@ -39,7 +40,7 @@ impl Socket {
     pub async fn read(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         match self {
             Self::Plain(tcp) => tcp.read(buf).await,
-            Self::Tls(tls) => tls.read(buf).await,
+            Self::Tls(tls) => Box::pin(tls.read(buf)).await,
         }
     }
 
@@ -51,7 +52,7 @@ impl Socket {
     pub async fn send(&self, gather: &mut Gather) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.send(gather).await,
-            Self::Tls(tls) => tls.send(gather).await,
+            Self::Tls(tls) => Box::pin(tls.send(gather)).await,
         }
     }
 
@@ -62,7 +63,7 @@ impl Socket {
     pub async fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.shutdown_write(),
-            Self::Tls(tls) => tls.shutdown_write().await,
+            Self::Tls(tls) => Box::pin(tls.shutdown_write()).await,
         }
     }
 

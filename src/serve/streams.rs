@@ -4,7 +4,7 @@
 use super::ask::Ask;
 use super::conn::{Conn, Gone};
 use super::reply::{JSON, Reply};
-use super::sender::{self, Manner, Reader};
+use super::sender::Reader;
 use super::transport::Transport;
 use crate::crawl::mirror;
 use crate::error::{ApiCode, ApiError};
@@ -147,9 +147,9 @@ async fn attach(
         // (WHATWG HTML §9.2.3).
         return conn.reply(Reply::empty(204)).await;
     }
-    conn.request_id = Some(conn.node.request_id(conn.request_id));
+    conn.request_id = Some(conn.node.request_id(conn.request_id.take()));
     let reader = Reader::attach(&conn.node.clone(), &stream, after);
-    sender::send(conn, &reader, Manner { transport, endpoint: conn.endpoint }).await
+    conn.send_stream(reader, transport)
 }
 
 /// What a client has of a stream. A node that died may have sent it more than it has written anywhere:

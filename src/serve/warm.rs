@@ -1,5 +1,5 @@
 //! What a core asks for once before its first client, so that the first requests cost what later
-//! ones do: I/O buffers, a ring, and the histograms of what most clients ask for.
+//! ones do: I/O buffers, and the histograms of what most clients ask for.
 
 use super::conn::READ_BYTES;
 use crate::crawl::node::Node;
@@ -19,9 +19,6 @@ pub(super) fn core(node: &Node) {
     let buffers = [1024, READ_BYTES]
         .map(|bytes| (0..BUFFERS).map(|_| uring::arena::alloc(bytes)).collect::<Vec<_>>());
     drop(buffers);
-    if let Ok(ring) = node.ring() {
-        node.give_back(ring);
-    }
     let at = ENDPOINTS.into_iter().flat_map(|endpoint| MEASURES.map(|m| Key::At(endpoint, m)));
     node.observe.warm(at.chain(Stage::ALL.map(Key::Page)));
 }

@@ -177,6 +177,15 @@ impl Log {
         freed
     }
 
+    /// Drops everything but the last event, unless somebody reads. Answers how many bytes became free.
+    pub fn forget(&mut self) -> usize {
+        let mut freed = 0;
+        while self.readers.is_empty() && self.events.len() > 1 {
+            freed += self.drop_first();
+        }
+        freed
+    }
+
     /// `seq` of the next event for a reader.
     #[must_use]
     pub fn position(&self, id: ReaderId) -> Option<u64> {
@@ -306,6 +315,23 @@ mod tests {
         assert_eq!(seqs(&log.peek(3, 9, 0)), [3], "one at least");
         assert!(log.peek(5, 9, usize::MAX).is_empty());
         assert_eq!(log.behind(), one * 5, "nobody has read it");
+    }
+
+    #[test]
+    fn a_forgotten_log_has_its_end_left_and_one_that_is_read_everything() {
+        let mut log = Log::new(1 << 20);
+        let one = event(0).len();
+        for seq in 0..3 {
+            log.append(event(seq));
+        }
+        let reader = log.attach(None);
+        assert_eq!(log.forget(), 0);
+        log.detach(reader);
+        assert_eq!(log.forget(), one * 2);
+        assert_eq!((seqs(&log.peek(0, 9, usize::MAX)), log.bytes()), (vec![2], one));
+        let late = log.attach(None);
+        let gap = log.next(late).map(|event| (event.kind, event.seq));
+        assert_eq!(gap, Some((events::Kind::Gap, 1)));
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub struct Stream {
     trace: Mutex<FlightRecorder>,
     totals: Arc<Totals>,
     /// Its place in its client's trace, where the client has one.
-    trace_context: OnceLock<TraceContext>,
+    trace_context: OnceLock<(TraceContext, [u8; 8])>,
 }
 
 #[derive(Debug)]
@@ -266,13 +266,19 @@ impl Stream {
     /// first call counts.
     pub fn join_trace(&self, client: &TraceContext) {
         let span = u64::try_from(self.birth.id.random() & u128::from(u64::MAX)).unwrap_or(1);
-        let _ = self.trace_context.set(client.child(span));
+        let _ = self.trace_context.set((client.child(span), client.parent_id));
     }
 
     /// The stream's own place in its client's trace.
     #[must_use]
     pub fn trace_context(&self) -> Option<&TraceContext> {
-        self.trace_context.get()
+        self.trace_context.get().map(|(own, _)| own)
+    }
+
+    /// The id of the span that it is part of, where it is part of a trace.
+    #[must_use]
+    pub fn trace_parent(&self) -> Option<[u8; 8]> {
+        self.trace_context.get().map(|(_, parent)| *parent)
     }
 
     /// A client has what it was sent up to `seq`: the window before is freed, as far as every reader
@@ -285,6 +291,13 @@ impl Stream {
     /// Goes on with the log at `seq`, as [`Log::skip_to`].
     pub fn skip_to(&self, seq: u64) {
         let freed = self.with_log(|log| log.skip_to(seq));
+        self.totals.bytes.fetch_sub(freed, Ordering::Relaxed);
+    }
+
+    /// The stream can't be found here any more: its memory becomes free now, whoever still writes it
+    /// elsewhere. As [`Log::forget`].
+    pub fn forget(&self) {
+        let freed = self.with_log(Log::forget);
         self.totals.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 

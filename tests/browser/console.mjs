@@ -2,6 +2,8 @@
 // and dark, 10,000 events, a hostile document, and what a keyboard and a screen reader need.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
 import { sleep } from "./server.mjs";
 
 /** Opens the console and fails the test on any error of its script or its policy. */
@@ -121,6 +123,26 @@ export const tests = {
     await page.click("#start");
     // A search runs as well, and finds nothing in the index of a server that has fetched nothing.
     await until(page, "searched", async () => (await text(page, "#state")) === "complete");
+    await close(page);
+  },
+
+  async "what is copied as curl does the same in a terminal"({ origin, server, browser }) {
+    const page = await open(browser, server.url, { permissions: ["clipboard-read", "clipboard-write"] });
+    for (const transport of ["ndjson", "sse"]) {
+      await page.check(`input[name=transport][value=${transport}]`, { force: true });
+      await page.fill("#urls", `${origin.url}/page/3?size=2000&q=it's\n${origin.url}/page/4?q="$HOME"`);
+      await page.click("#curl");
+      await until(page, "copied", async () => (await text(page, "#copied")) === "Copied.");
+      const command = await page.evaluate(() => navigator.clipboard.readText());
+      const { stdout } = await promisify(execFile)("bash", ["-c", `${command} -s`], { timeout: 60_000 });
+      const lines = stdout.split("\n").map((line) => (transport === "sse" ? line.replace(/^data: /, "") : line));
+      const events = lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+      assert.equal(stdout.includes("data: {"), transport === "sse");
+      assert.equal(events.at(-1).type, "summary");
+      const asked = events.filter((event) => event.type === "result").map((event) => event.result.url);
+      assert.deepEqual(asked.sort(), [`${origin.url}/page/3?size=2000&q=it's`, `${origin.url}/page/4?q="$HOME"`]);
+      await page.evaluate(() => (document.getElementById("copied").textContent = ""));
+    }
     await close(page);
   },
 

@@ -51,7 +51,7 @@ class Tools(unittest.TestCase):
                 spoken, info, tools = self.with_client(mode, work)
                 self.assertEqual((spoken, info.name), (version, "forebay"))
                 names = [tool.name for tool in tools]
-                self.assertLessEqual({"crawl", "extract"}, set(names))
+                self.assertLessEqual({"crawl", "search", "extract"}, set(names))
                 self.assertTrue(all(tool.description and tool.input_schema["properties"] for tool in tools))
 
     def test_crawl_tells_progress_and_gives_pages_in_order(self):
@@ -81,6 +81,44 @@ class Tools(unittest.TestCase):
                 self.assertEqual([event["index"] for event in told["results"]], [0, 1, 2, 3, 4])
                 self.assertEqual(told["summary"]["successful"], 4)
                 self.assertIsNone(told["results"][0]["result"]["document"])
+
+    def test_search_reads_what_it_finds(self):
+        # The local index has what the server has fetched; it finds it about a second later.
+        page = self.origin.page(870, size=3000)
+
+        async def work(client):
+            crawled = await client.call_tool("crawl", {"urls": [page]})
+            words = " ".join(crawled.content[0].text.split("\n\n", 1)[1].split()[:4])
+            seen = []
+
+            async def progress(done, total, message):
+                seen.append((done, total))
+
+            for _ in range(100):
+                seen.clear()
+                found = await client.call_tool("search", {"query": words, "limit": 3}, progress_callback=progress)
+                if any(block.text.startswith(page) for block in found.content):
+                    break
+                await anyio.sleep(0.1)
+            empty = await client.call_tool("search", {"query": "zxqvbnonexistentword"})
+            return found, seen, empty
+
+        with server.Server() as running:
+            for mode in MODES:
+                with self.subTest(mode):
+
+                    async def run():
+                        async with Client(f"{running.url}/mcp", mode=mode) as client:
+                            return await work(client)
+
+                    found, seen, empty = anyio.run(run)
+                    self.assertFalse(found.is_error)
+                    hits = found.structured_content["search"]["urls_found"]
+                    self.assertEqual(len(found.content), hits)
+                    self.assertEqual(seen, [(done, hits) for done in range(hits + 1)])
+                    first = found.structured_content["results"][0]
+                    self.assertEqual((first["search"]["rank"], first["result"]["error"]), (1, None))
+                    self.assertEqual((empty.is_error, len(empty.content)), (False, 1))
 
     def test_extract_and_what_tools_refuse(self):
         async def work(client):

@@ -9,7 +9,8 @@ EPHEMERAL = {"progress", "heartbeat"}
 PAGE_CODES = set(
     """dns_failed connect_failed connect_timeout tls_failed read_timeout url_timeout body_too_large
     too_many_redirects blocked_egress robots_disallowed host_throttled unsupported_type decode_failed
-    http_malformed extract_failed extract_timeout extract_memory cancelled deadline_exceeded""".split()
+    http_malformed extract_failed extract_timeout extract_memory cancelled deadline_exceeded
+    internal_error""".split()
 )
 STAGES = "queue pace dns connect tls ttfb body extract_wait extract emit_wait".split()
 DOCUMENT = set(

@@ -1,5 +1,6 @@
 """Real Redis servers on free ports, each in a folder of its own; and things that only claim to be one."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -122,6 +123,37 @@ class Redis:
 
     def __exit__(self, *_):
         self.end()
+
+
+@contextlib.contextmanager
+def cluster_of_six():
+    """Three primaries with a replica each: the nodes, and the URL of the cluster."""
+    lines = ["cluster-enabled yes", "cluster-node-timeout 1500", "cluster-require-full-coverage no"]
+    nodes = [Redis(*lines) for _ in range(6)]
+    try:
+        addresses = [redis.address for redis in nodes]
+        make = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
+        subprocess.run(make, check=True, capture_output=True, timeout=60)
+        if not wait_until(lambda: all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") for n in nodes), 20):
+            raise RuntimeError("the cluster did not come up")
+        if not wait_until(lambda: sum(n.follows() for n in nodes) == 3, 20):
+            raise RuntimeError("the cluster has no replicas")
+        yield nodes, "redis+cluster://" + ",".join(addresses[:3])
+    finally:
+        for redis in nodes:
+            redis.end()
+
+
+@contextlib.contextmanager
+def sentinel_pair():
+    """A primary, its replica, and the URL of a sentinel that watches them."""
+    with Redis() as primary, Redis(f"replicaof 127.0.0.1 {primary.port}") as replica:
+        lines = [f"sentinel monitor main 127.0.0.1 {primary.port} 1", "sentinel down-after-milliseconds main 500",
+                 "sentinel failover-timeout main 2000"]
+        with Redis(*lines, sentinel=True) as sentinel:
+            if not wait_until(lambda: b"slaves=1" in sentinel.ask("INFO") and replica.follows(), 20):
+                raise RuntimeError("the sentinel does not know the replica")
+            yield primary, replica, f"redis+sentinel://{sentinel.address}/main"
 
 
 def read_answer(file):

@@ -4,12 +4,14 @@ the origin sees."""
 import http.server
 import json
 import socket
+import subprocess
 import threading
 import unittest
 
 import invariants
 import server
 from client import Connection, ask, origin_json, request, results, stream
+from server import LOADTEST
 
 FIRST = {"robots": "ignore"}
 
@@ -326,6 +328,19 @@ class SingleFlight(Cached):
         self.assertEqual((uses.count("miss"), uses.count("hit")), (1, 999))
         self.assertGreater(self.metric("forebay_cache_joins_total"), 500)
         self.assertEqual(ask(self.server, "GET", "/healthz").json()["cache"]["flights"], 0)
+
+    def test_a_thousand_requests_at_once_make_one_fetch(self):
+        """Each on a connection of its own, all before the origin answers."""
+        url = self.origin.page(1006, latency="6s")
+        joined = self.metric("forebay_cache_joins_total")
+        command = [LOADTEST, "run", "--url", self.server.url, "--transport", "ndjson", "--json", "-", "--body",
+                   json.dumps({"urls": [url], "options": FIRST}), "--closed", "1000", "-n", "1000", "--timeout", "60s"]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stdout[-1000:] + done.stderr[-1000:])
+        counts = json.loads(done.stdout)["groups"][0]["counts"]
+        self.assertEqual((counts["ok"], counts["results"]), (1000, 1000))
+        self.assertEqual(self.hits(url), 1)
+        self.assertEqual(self.metric("forebay_cache_joins_total") - joined, 999)
 
     def begin(self, url, **options):
         """A stream under way, whose page is being fetched or waited for."""

@@ -114,6 +114,29 @@ class Reload(Folder):
         self.assertTrue(server.wait_until(lambda: "needs a restart" in running.output()))
         self.assertIn("stream.urls_max", running.output())
 
+    def test_jobs_take_what_can_change_as_streams_do(self):
+        running = self.start("[jobs]\nurls_max = 2\nretention_s = 60\nkept_max = 2\nbytes_max = 70_000\n")
+
+        def job(count):
+            answer = ask(running, "POST", "/jobs", {"urls": [f"http://10.0.0.{n}/" for n in range(count)]})
+            return answer.status, answer.json()
+
+        self.assertEqual(job(3)[0], 400)
+        self.assertEqual([job(1)[0] for _ in range(3)], [202, 202, 503])
+        new = {"urls_max": "3", "retention_s": "1", "kept_max": "4", "concurrency": "3", "takeover_s": "9", "deadline_s": "100"}
+        self.path("f.toml", "[jobs]\nbytes_max = 70_000\n" + "".join(f"{name} = {value}\n" for name, value in new.items()))
+        told = self.reload(running)
+        named = lambda key: {change["setting"]: change["to"] for change in told[key]}
+        self.assertEqual(named("changed"), {f"jobs.{name}": new[name] for name in ("urls_max", "retention_s", "kept_max")})
+        self.assertEqual(named("needs_restart"), {f"jobs.{name}": new[name] for name in ("concurrency", "takeover_s", "deadline_s")})
+        status, made = job(3)
+        self.assertEqual(status, 202)
+        # What began before goes by what it began with: it is kept, and the new one is gone in a second.
+        state = lambda: ask(running, "GET", f"/jobs/{made['job_id']}").status
+        self.assertTrue(server.wait_until(lambda: state() == 404, 20))
+        self.assertEqual(len(ask(running, "GET", "/jobs").json()["jobs"]), 2)
+        self.assertEqual([job(1)[0] for _ in range(3)], [202, 202, 503])
+
     def test_a_mistake_changes_nothing(self):
         running = self.start("[stream]\nurls_max = 3\n")
         self.path("f.toml", "[stream]\nurls_max = 5\nheartbeat_ms = 1\nurl = 7\n")

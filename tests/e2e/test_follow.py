@@ -31,12 +31,14 @@ class Site:
 
             def do_GET(self):
                 site.asked.append(self.path)
-                status, kind, body = site.answer(self.path)
+                status, kind, body, *tags = site.answer(self.path)
                 if isinstance(body, str):
                     body = body.encode()
                 self.send_response(status)
                 if status == 301:
                     self.send_header("Location", body.decode())
+                for tag in tags:
+                    self.send_header("X-Robots-Tag", tag)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -75,6 +77,13 @@ class Site:
             "/private/x": page("Private"),
         }
         files = {path: (200, html, body) for path, body in trees.items()}
+        tagged = {
+            "none": ["max-snippet: 5, none"], "nofollow": ["nofollow"], "ours": ["all", "forebay: noindex, nofollow"],
+            "noindex": ["noindex"], "theirs": ["otherbot: none", "unavailable_after: 25 Jun 2010 15:00:00 PST"],
+        }
+        for name, tags in tagged.items():
+            files[f"/tag-{name}"] = (200, html, page(f"Tag {name}", f"/tag-{name}-1"), *tags)
+            files[f"/tag-{name}-1"] = (200, html, page(f"Behind {name}"))
         files["/moved"] = (301, html, f"{self.url}/moved-to")
         files["/robots.txt"] = (200, "text/plain", f"User-agent: *\nDisallow: /private\nSitemap: {self.url}/index.xml\n")
         index = "".join(f"<sitemap><loc>{self.url}{path}</loc></sitemap>" for path in ("/one.xml", "/two.xml.gz", "/gone.xml"))
@@ -187,6 +196,20 @@ class Following(unittest.TestCase):
         chain = self.follow("/c1", "/canonical", options={"concurrency": 1}, depth=2)
         self.assertEqual(set(self.paths(chain, begins=2).values()), {"/c1", "/canonical"}, "/c2 is /c1's other name")
 
+    def test_what_a_response_says_of_its_page_is_heeded(self):
+        """X-Robots-Tag, for everybody and for one crawler; from the cache as well."""
+        cached = {"cache_mode": "read_through"}
+        for _ in range(2):
+            for name in ("none", "nofollow", "ours"):
+                self.assertEqual(self.found(f"/tag-{name}", options=cached, depth=3), {f"/tag-{name}"})
+            for name in ("noindex", "theirs"):
+                both = {f"/tag-{name}", f"/tag-{name}-1"}
+                self.assertEqual(self.found(f"/tag-{name}", options=cached, depth=3), both)
+        again = self.follow("/tag-none", options=cached, depth=3)
+        self.assertEqual(again[-1]["from_cache"], 1)
+        other = self.follow("/tag-theirs", options={"user_agent": "OtherBot/2.0"}, depth=3)
+        self.assertEqual(set(self.paths(other).values()), {"/tag-theirs"})
+
     def test_sitemaps(self):
         found = self.found("/lonely", depth=1, sitemap=True)
         self.assertEqual(found, {"/lonely", "/a", "/b", "/a3"})
@@ -223,12 +246,15 @@ class Following(unittest.TestCase):
                          [(True, False), (False, True)])
 
     def test_what_says_noindex_is_crawled_and_not_found(self):
-        answer = ask(self.server, "POST", "/crawl", {"urls": [self.site.url + "/nofollow", self.site.url + "/a3"]})
-        self.assertEqual(answer.json()["summary"]["successful"], 2)
+        tagged = [self.site.url + f"/tag-{name}" for name in ("none", "ours", "noindex", "nofollow", "theirs")]
+        answer = ask(self.server, "POST", "/crawl", {"urls": [self.site.url + "/nofollow", *tagged, self.site.url + "/a3"]})
+        self.assertEqual(answer.json()["summary"]["successful"], 7)
         hits = lambda query: ask(self.server, "POST", "/deepsearch", {"query": query, "include_content": False}).json()
         urls = lambda query: [part["result"]["url"] for part in hits(query)["results"]]
         self.assertTrue(server.wait_until(lambda: self.site.url + "/a3" in urls("A3")))
         self.assertNotIn(self.site.url + "/nofollow", urls("No weir water"))
+        self.assertTrue(server.wait_until(lambda: set(tagged[3:]) <= set(urls("Tag nofollow theirs"))))
+        self.assertFalse(set(tagged[:3]) & set(urls("Tag noindex none ours")))
 
     def test_bounds_are_checked_first(self):
         for follow, field in [({"depth": 0}, "options.follow.depth"), ({"depth": 21}, "options.follow.depth"),

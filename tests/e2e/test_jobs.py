@@ -17,7 +17,7 @@ import threading
 import time
 import unittest
 
-from client import Connection, ask, request
+from client import Connection, ask, origin_json, request
 from invariants import broken
 from server import QUICK, Origin, Server, wait_until
 from test_access import new_key
@@ -365,6 +365,34 @@ class InRedis(unittest.TestCase):
             self.assertEqual((done["status"], done["error"], done["failed"]), ("failed", "deadline_exceeded", 60))
             self.assertEqual(broken(read(two, late), 60), [])
 
+    def test_a_page_that_ends_its_node_each_time_is_given_up(self):
+        with Origin() as origin, Redis() as redis:
+            poison = origin.at("/stall", at="head", for_="1h")
+            urls = [origin.page(n, size=600, latency="150ms") for n in range(40)]
+            urls.insert(3, poison)
+            hits = lambda: len(origin_json(origin, "/_requests?path=/stall")[1])  # noqa: E731
+            alive, lost = node(redis), 0
+            try:
+                job = begin(alive, urls, timeout_ms=60_000)
+                while lost < 10:
+                    self.assertTrue(wait_until(lambda: hits() > lost or state(alive, job).get("ended_at"), 60))
+                    if hits() <= lost:
+                        break
+                    alive.kill()
+                    lost += 1
+                    alive = node(redis)
+                events = read(alive, job)
+                self.assertEqual(broken(events, 41), [])
+                found = {event["index"]: event["result"] for event in events if event["type"] == "result"}
+                error = found.pop(3)["error"]
+                self.assertEqual((error["code"], error["stage"], error["retryable"]), ("internal_error", "queue", False))
+                self.assertIn("after 6 takeovers", error["message"])
+                self.assertEqual([result["error"] for result in found.values()], [None] * 40, "its neighbours are done")
+                self.assertEqual((hits(), lost), (7, 7))
+                self.assertEqual((events[-1]["status"], events[-1]["failed"]), ("completed", 1))
+            finally:
+                alive.kill()
+
     def test_nothing_is_lost_or_doubled_whatever_dies(self):
         total = int(os.environ.get("TEST_JOB_URLS", "1000" if QUICK else "2000"))
         seed = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1 << 32)
@@ -403,8 +431,9 @@ class InRedis(unittest.TestCase):
                 follower.join(60)
                 final = state(nodes[0], job)
                 say(f"{total} URLs in {spent:.1f} s, nodes killed: {kills[0]}, Redis restarted: {restarts[0]}")
-                self.assertEqual((final["status"], final["successful"]), ("completed", total), final)
                 logs = [durable(read(each, job)) for each in nodes]
+                wrong = [event["result"]["error"] for event in logs[0] if event["type"] == "result" and event["result"]["error"]]
+                self.assertEqual((final["status"], final["successful"]), ("completed", total), (final, wrong))
                 self.assertEqual(broken(logs[0], total), [])
                 self.assertTrue(logs[0] == logs[1] == logs[2], "every node shows the same log")
                 self.assertEqual(durable(followed), logs[0], "a reader that went from node to node has all of it")

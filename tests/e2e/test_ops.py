@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import termios
 import threading
 import time
@@ -247,7 +248,7 @@ class Files(Folder):
             self.assertIn(sign, text)
 
 
-class Metrics(unittest.TestCase):
+class Metrics(Folder):
     def value(self, running, name):
         text = ask(running, "GET", "/metrics").body.decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
@@ -267,6 +268,30 @@ class Metrics(unittest.TestCase):
         if "runtime=io_uring" in re.sub(r"\x1b\[[0-9;]*m", "", running.output()):
             self.assertGreater(value("forebay_ring_submissions_total"), 40)
             self.assertGreater(value("forebay_ring_completions_total"), 40)
+
+    def test_it_takes_work_once_it_is_warm(self):
+        # Without a compiled extractor in its cache the start takes seconds.
+        running = server.Process([server.FOREBAY, *server.SERVE], {"XDG_CACHE_HOME": tempfile.mkdtemp(dir=self.folder)})
+        self.addCleanup(running.kill)
+        page = {"html": "<title>t</title><p>water"}
+        self.assertEqual(ask(running, "GET", "/livez").status, 200)
+        early = [ask(running, "GET", "/readyz"), ask(running, "POST", "/extract", page)]
+        self.assertEqual([(answer.status, answer.field("retry-after")) for answer in early], [(503, "1")] * 2)
+        self.assertIn("being loaded", early[0].json()["error"]["message"])
+        self.assertTrue(server.wait_until(lambda: ask(running, "GET", "/readyz").status == 200, 60))
+        self.assertEqual(ask(running, "POST", "/extract", page).status, 200)
+        self.assertEqual(running.stop(), 0)
+
+    def test_rust_log_has_the_last_word(self):
+        running = server.Process([server.FOREBAY, *server.SERVE, "--log-level", "error", "--log-format", "json"],
+                                 {"RUST_LOG": "forebay=debug"})
+        self.addCleanup(running.kill)
+        server.Server.wait_ready(running)
+        self.assertEqual(running.stop(), 0)
+        lines = [json.loads(line) for line in running.lines if line.startswith("{")]
+        self.assertLessEqual({"DEBUG", "INFO"}, {line["level"] for line in lines})
+        for line in lines:
+            self.assertLessEqual({"timestamp", "level", "target", "message"}, set(line), line)
 
     def test_refusals_have_their_reasons(self):
         running = server.Server("--egress-deny", "denied.example")

@@ -109,6 +109,7 @@ class Pages(unittest.TestCase):
                 call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
                 for name, arguments, status in [
                     ("extract", {"html": "<p>water"}, 200), ("crawl", {"urls": ["http://127.0.0.1/"]}, 403),
+                    ("search", {"query": "water"}, 403),
                 ]:
                     params = {"name": name, "arguments": arguments}
                     self.assertEqual(ask(running, "POST", "/mcp", {**call, "params": params}, key).status, status, name)

@@ -12,6 +12,7 @@ import unittest
 import urllib.parse
 
 import invariants
+import schemas
 import server
 import ws
 from client import Connection, ask, request, results
@@ -175,6 +176,48 @@ class Searxng(Searching):
             socket.op("deepsearch", id="s", data=body)
             self.holds(socket.stream("s"))
 
+    def call(self, arguments, token=None):
+        """Notifications and result of the tool `search`."""
+        params = {"name": "search", "arguments": arguments, **({"_meta": {"progressToken": token}} if token else {})}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        fields = ("Accept: application/json, text/event-stream",)
+        told = sse_data(ask(self.server, "POST", "/mcp", message, fields).body) if token else [
+            ask(self.server, "POST", "/mcp", message).json()]
+        return [message["params"] for message in told[:-1]], told[-1]["result"]
+
+    def test_as_a_tool_of_the_model_context_protocol(self):
+        body = {"query": "old weirs", "options": FIRST}
+        steps, found = self.call(body, token="t")
+        self.assertEqual([step["progress"] for step in steps], [0, 1, 2, 3])
+        self.assertEqual(({step["total"] for step in steps}, steps[0]["message"]), ({3}, "3 hits from searxng"))
+        for given in (found, self.call(body)[1]):
+            self.assertFalse(given["isError"])
+            structured = given["structuredContent"]
+            self.assertEqual((structured["search"]["urls_found"], structured["summary"]["successful"]), (3, 3))
+            self.assertEqual(schemas.wrong("SearchEvent", structured["search"]), [])
+            for (url, title, text), block, event in zip(self.rows, given["content"], structured["results"], strict=True):
+                self.assertTrue(block["text"].startswith(url + "\n\n"))
+                self.assertGreater(len(block["text"]), 200)
+                self.assertEqual((event["search"]["title"], event["search"]["snippet"]), (title, text))
+        _, listed = self.call({**body, "include_content": False})
+        url, title, text = self.rows[0]
+        self.assertEqual(listed["content"][0]["text"].split(), [*url.split(), *title.split(), *text.split()])
+        self.provider.says(searxng([]))
+        _, none = self.call(body)
+        self.assertEqual((none["isError"], none["content"][0]["text"]), (False, "The search found nothing."))
+        for wrong, told in [({}, "query"), ({"query": "q", "limit": 101}, "limit"), ({"query": "q", "urls": []}, "urls"),
+                            ({**body, "options": {"follow": {"max_pages": 500}}}, "too_many_urls")]:
+            _, refused = self.call(wrong)
+            self.assertTrue(refused["isError"])
+            self.assertIn(told, refused["content"][0]["text"])
+
+    def test_the_tool_follows_links_as_far_as_it_tells(self):
+        self.provider.says(searxng(self.rows[:1]))
+        _, found = self.call({"query": "old weirs", "options": {**FIRST, "follow": {"max_pages": 4, "depth": 1}}})
+        structured = found["structuredContent"]
+        self.assertEqual(structured["summary"]["total_urls"], 4)
+        self.assertEqual((len(found["content"]), len(structured["results"])), (4, 4))
+
     def test_hits_that_answer_twice_are_merged(self):
         url = self.rows[0][0]
         odd = [(url, "One", ""), (url + "#part", "Two", ""), (url.replace("http:", "HTTP:"), "Three", ""),
@@ -333,6 +376,17 @@ class Failures(unittest.TestCase):
         self.provider.says(b"", 302, Location=other.url + "/")
         self.error(self.run_server(), "redirect")
         self.assertEqual(other.asked, [], "the key went on")
+
+    def test_a_tool_says_why_there_is_nothing(self):
+        self.provider.says(b"", 500)
+        instance = self.run_server()
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": {"query": "q"}}}
+        # Five failures that the stream tells; then it is known before any stream begins.
+        for _ in range(6):
+            found = ask(instance, "POST", "/mcp", message).json()["result"]
+            self.assertTrue(found["isError"])
+            self.assertTrue(found["content"][0]["text"].startswith("search_unavailable: "), found)
+        self.assertEqual(len(self.provider.asked), 5)
 
     def test_a_silent_provider_is_left(self):
         self.provider.says(brave([]), delay=20)

@@ -10,21 +10,44 @@ use crate::{http, load};
 /// Streams a second of the measured clients: far from what the server takes.
 const QUIET_RATE: f64 = 100.0;
 
-/// p99.9 TTFB of a light load of streams while the lanes are kept busy by pages of 100 kB, over the
-/// same load alone.
+/// What a light load of streams runs beside.
+#[derive(Clone, Copy)]
+enum Beside {
+    Nothing,
+    /// Clients that keep every lane busy with pages of 100 kB.
+    Pages,
+    /// A crowd that crawls a megabyte of the worst markup there is.
+    Hostile,
+}
+
+/// Documents of the synthetic origin that cost an extractor most, each in its own way.
+const WORST: [&str; 8] =
+    ["amps", "nested", "attributes", "unclosed", "tables", "formatting", "entities", "svg"];
+
+/// p99.9 TTFB of a light load of streams while every lane extracts, over the same load alone.
 pub(super) fn busy_over_idle(env: &Env) -> Result<Measured, Failure> {
+    over_idle(env, Beside::Pages)
+}
+
+/// p99.9 TTFB of a light load of streams beside a hostile crowd, over the same load alone.
+pub(super) fn hostile_over_idle(env: &Env) -> Result<Measured, Failure> {
+    over_idle(env, Beside::Hostile)
+}
+
+fn over_idle(env: &Env, beside: Beside) -> Result<Measured, Failure> {
     let mut blocks = Vec::new();
     for _ in 0..env.rounds {
         let mut block = [0.0; 4];
-        for (slot, busy) in block.iter_mut().zip([true, false, false, true]) {
-            *slot = quiet_clients(env, busy)?;
+        let order = [beside, Beside::Nothing, Beside::Nothing, beside];
+        for (slot, beside) in block.iter_mut().zip(order) {
+            *slot = quiet_clients(env, beside)?;
         }
         blocks.push(block);
     }
     Ok(Measured::Figure(Spread::of_blocks(&blocks).ok_or("there is no ratio")?))
 }
 
-fn quiet_clients(env: &Env, busy: bool) -> Result<f64, Failure> {
+fn quiet_clients(env: &Env, beside: Beside) -> Result<f64, Failure> {
     let server = env.start(Side::Forebay)?;
     let run = Run { env, server: &server };
     let quiet = if env.caches {
@@ -38,15 +61,24 @@ fn quiet_clients(env: &Env, busy: bool) -> Result<f64, Failure> {
         "[[group]]\nname = \"quiet\"\nmeasured = true\ntransport = \"ndjson\"\nrate = {QUIET_RATE:?}\n\
          schedule = \"poisson\"\nconnections = 64\n{quiet}\n"
     );
-    if busy {
-        let page = env.page("/page/{{n}}?size=100000");
+    let mut crowd = |name: &str, clients: u32, path: &str, urls: u32| {
+        let page = env.page(path);
         scenario += &format!(
-            "[[group]]\nname = \"busy\"\ntransport = \"ndjson\"\nclosed = 4\ntimeout = \"2m\"\n\
-             crawl = {{ url = \"{page}\", urls = 8, \
+            "[[group]]\nname = \"{name}\"\ntransport = \"ndjson\"\nclosed = {clients}\ntimeout = \"2m\"\n\
+             crawl = {{ url = \"{page}\", urls = {urls}, \
              options = {{ robots = \"ignore\", cache_mode = \"bypass\" }} }}\n"
         );
+    };
+    match beside {
+        Beside::Nothing => {}
+        Beside::Pages => crowd("busy", 4, "/page/{{n}}?size=100000", 8),
+        Beside::Hostile => {
+            for name in WORST {
+                crowd(name, 1, &format!("/hostile/{name}?size=1m&n={{{{n}}}}"), 2);
+            }
+        }
     }
-    let file = scratch("busy.toml");
+    let file = scratch("beside.toml");
     std::fs::write(&file, scenario)?;
     // A tail needs samples: ten thousand at the default length.
     let duration = format!("{}s", (env.seconds * 10.0).ceil() + 1.0);

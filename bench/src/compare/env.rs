@@ -99,12 +99,7 @@ impl Env {
     pub(crate) fn start(&self, side: Side) -> Result<Process, Failure> {
         let cpu = self.server_cpu;
         match side {
-            Side::Forebay => {
-                let mut args = vec!["serve", "--listen", "127.0.0.1:0"];
-                args.extend(["--egress-allow", "127.0.0.0/8", "--fetch-ttfb-timeout-ms", "600000"]);
-                args.extend(self.forebay_flags.iter().map(|flag| &**flag));
-                Process::start(cpu, &binary("forebay")?, &args, "ready: ")
-            }
+            Side::Forebay => self.forebay(&[]),
             Side::Axum => {
                 Process::start(cpu, &binary("forebay-peer-axum")?, &["--listen", "127.0.0.1:0"], "")
             }
@@ -115,6 +110,18 @@ impl Env {
                 Process::start(cpu, &binary("forebay-peer-echo")?, &args, "")
             }
         }
+    }
+
+    /// Starts a server with more flags on the server's core.
+    ///
+    /// # Errors
+    /// As [`Env::start`].
+    pub(crate) fn forebay(&self, more: &[&str]) -> Result<Process, Failure> {
+        let mut args = vec!["serve", "--listen", "127.0.0.1:0"];
+        args.extend(["--egress-allow", "127.0.0.0/8", "--fetch-ttfb-timeout-ms", "600000"]);
+        args.extend(self.forebay_flags.iter().map(|flag| &**flag));
+        args.extend(more);
+        Process::start(self.server_cpu, &binary("forebay")?, &args, "ready: ")
     }
 
     /// A URL of the origin.

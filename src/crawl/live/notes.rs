@@ -1,11 +1,12 @@
 //! What a stream's life leaves in its flight recorder, in the counters and in the histograms.
 
+use super::super::spans;
 use super::Live;
 use crate::crawl::node::Node;
 use crate::observe::metrics::{Counter, StreamEnd};
 use crate::observe::series::{Key, Measure};
 use crate::observe::trace::Mark;
-use crate::proto::events::{PageResult, Stored};
+use crate::proto::events::{Counts, PageResult, Stored};
 use crate::stream::machine::Ending;
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,21 @@ impl Live {
         self.note(if deadline { Mark::Deadline } else { Mark::Cancelled }, 0);
     }
 
-    pub(super) fn note_end(&self, node: &Node, seq: u64, ending: Option<Ending>) {
+    pub(super) fn note_end(
+        &self,
+        node: &Node,
+        (seq, counts): (u64, &Counts),
+        ending: Option<Ending>,
+    ) {
         self.note(Mark::Ended, seq);
+        let facts = spans::StreamFacts {
+            name: self.kind(),
+            started: self.started_at,
+            request_id: self.request_id.as_str(),
+            status: ending.map_or("completed", Ending::status),
+            counts,
+        };
+        spans::stream(node, &self.stream, &facts);
         node.observe.count(Counter::StreamsEnded(match ending {
             None => StreamEnd::Completed,
             Some(Ending::Cancelled) => StreamEnd::Cancelled,

@@ -48,6 +48,7 @@ impl Node {
         }
         self.finished.borrow_mut().remove(&entry);
         let Some(stream) = self.shared.registry.remove(entry.1) else { return };
+        stream.forget();
         if let Some(key) = &stream.birth.idempotency_key {
             self.shared.keys.release(&stream.birth.principal, key, entry.1);
         }
@@ -69,6 +70,7 @@ impl Node {
             while self.observe.tick(now) {
                 uring::yield_now().await;
             }
+            self.sweep_spares().await;
             let over: Vec<_> = self
                 .finished
                 .borrow()

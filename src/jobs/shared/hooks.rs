@@ -27,7 +27,7 @@ impl Courier {
 
     async fn deliver_due(&self) -> Result<(), Trouble> {
         let cluster = &self.jobs.cluster;
-        let lease = self.jobs.policy.timeout + LEASE_SLACK;
+        let lease = self.jobs.policy().timeout + LEASE_SLACK;
         while cluster.takes() && !self.node.draining() {
             let taking = cluster.ask(PATIENCE, move |link: Link| async move {
                 let Some(id) = store::take_hook(&link, lease).await? else { return Ok(None) };

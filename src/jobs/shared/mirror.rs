@@ -102,8 +102,9 @@ impl Mirror {
                 }
             }
             if empty > 0 {
-                if empty % EMPTY_MAX == 0 && self.is_gone().await {
-                    let message = "the job is not kept any more";
+                if empty % EMPTY_MAX == 0
+                    && let Some(message) = self.is_gone().await
+                {
                     let (next, counts) = (self.next, self.counts);
                     let out = &mut BytesMut::new();
                     let failure = Failure::new(ApiCode::StreamExpired, message);
@@ -174,10 +175,17 @@ impl Mirror {
         self.node.wake(&woken);
     }
 
-    async fn is_gone(&self) -> bool {
+    /// Why nothing will ever come any more, if that is so.
+    async fn is_gone(&self) -> Option<&'static str> {
         let id = self.stream.id();
         let asked =
             self.cluster.ask(PATIENCE, move |link| async move { store::meta(&link, id).await });
-        asked.await.is_ok_and(|meta| meta.is_empty())
+        let meta = asked.await.ok()?;
+        if meta.is_empty() {
+            return Some("the job is not kept any more");
+        }
+        // Another node of Redis has taken over and had not heard of the last events.
+        let ended = number(&meta, "ended") > 0 && number(&meta, "seq") < self.next;
+        ended.then_some("Redis has lost the last events of this job: read it from its beginning")
     }
 }

@@ -7,6 +7,7 @@
 //! job:{id}:meta     hash     status, totals, options, webhook
 //! job:{id}:urls     stream   what is left to fetch; group `w`, a claim is a pending entry
 //! job:{id}:done     bitmap   indexes that have their result
+//! job:{id}:again    hash     how often a page was begun again, by its index
 //! job:{id}:events   stream   the durable events; entry `n-0` is seq n - 1
 //! jobs:active       set      jobs that have URLs left
 //! jobs:live:P       set      jobs of the principal P that have not ended
@@ -17,7 +18,8 @@
 //!
 //! A node that dies leaves its claims behind; when nobody has said anything of them for
 //! `jobs.takeover_s`, another takes them over (XAUTOCLAIM). A page may so be fetched twice, but the
-//! script that writes its result looks at the bitmap first.
+//! script that writes its result looks at the bitmap first. A page that may be what its nodes die of is
+//! worked on by itself, and given up after a few times.
 
 mod hooks;
 mod mirror;

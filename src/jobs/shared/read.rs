@@ -77,8 +77,8 @@ impl Jobs {
             stream_type: "job",
             request_id: owner.request_id.as_str(),
             at: created,
-            resume_window_s: self.config.jobs_retention_s,
-            replay_bytes_max: self.config.jobs_bytes_max,
+            resume_window_s: self.config().jobs_retention_s,
+            replay_bytes_max: self.config().jobs_bytes_max,
             deadline_ms,
             warnings: &[],
         };
@@ -102,9 +102,9 @@ impl Jobs {
             metadata,
             created_ms,
             deadline_ms: created_ms + deadline_ms,
-            retention_s: self.config.jobs_retention_s,
-            kept_max: self.config.jobs_kept_max,
-            key_max: self.config.jobs_key_max,
+            retention_s: self.config().jobs_retention_s,
+            kept_max: self.config().jobs_kept_max,
+            key_max: self.config().jobs_key_max,
         }
     }
 

@@ -21,6 +21,8 @@ const URLS_AT_ONCE: usize = 500;
 const JOBS_AT_ONCE: usize = 4;
 /// Seconds that a job's first keys live before all of them are there.
 const MAKING_S: u64 = 120;
+/// Seconds for which it is known that pages were begun again, since the last one was.
+const AGAIN_S: u64 = 7 * 86_400;
 
 /// The fields of a hash.
 pub(super) type Fields = HashMap<String, Vec<u8>>;
@@ -33,12 +35,19 @@ pub(super) struct Keys {
     events: String,
     urls: String,
     done: String,
+    again: String,
 }
 
 impl Keys {
     pub(super) fn of(link: &Link, id: Ulid) -> Self {
         let key = |name| link.key(&format!("job:{{{id}}}:{name}"));
-        Self { meta: key("meta"), events: key("events"), urls: key("urls"), done: key("done") }
+        Self {
+            meta: key("meta"),
+            events: key("events"),
+            urls: key("urls"),
+            done: key("done"),
+            again: key("again"),
+        }
     }
 }
 
@@ -72,9 +81,17 @@ pub(super) enum Made {
 pub(super) struct Batch {
     pub(super) job: Ulid,
     pub(super) meta: Fields,
-    /// Their claims, indexes and texts.
-    pub(super) urls: Vec<(String, u32, String)>,
+    pub(super) urls: Vec<Claimed>,
     pub(super) taken_over: usize,
+}
+
+/// A URL that was claimed.
+pub(super) struct Claimed {
+    pub(super) claim: String,
+    pub(super) index: u32,
+    pub(super) url: String,
+    /// Whether another node had it, which said nothing any more.
+    pub(super) again: bool,
 }
 
 /// What became of a URL.
@@ -282,43 +299,65 @@ pub(super) async fn claim(
     let active = link.key("jobs:active");
     let some: Vec<String> =
         link.ask(Does::Read, cmd("SRANDMEMBER").arg(&active).arg(JOBS_AT_ONCE)).await?;
-    let mut batches = Vec::new();
-    let mut left = most;
+    let (mut batches, mut trouble, mut left) = (Vec::new(), None, most);
     for id in some.iter().filter_map(|id| Ulid::from_string(id).ok()) {
-        let meta = meta(&link, id).await?;
-        let status = text(&meta, "status");
-        if matches!(status.as_str(), "" | "completed" | "failed" | "cancelled") {
-            finish(&link, id, &meta).await?;
-            continue;
-        }
-        let over = status == "cancelling" || now_ms() >= number(&meta, "deadline");
-        if left == 0 || !over && number(&meta, "bytes") >= bytes_max {
-            continue;
-        }
-        let keys = Keys::of(&link, id);
-        let mut entries = match takeover {
-            Some(idle) => take_over(&link, &keys, &consumer, idle, left).await?,
-            None => Vec::new(),
-        };
-        let taken_over = entries.len();
-        if left > taken_over {
-            entries.extend(claim_new(&link, &keys, &consumer, left - taken_over).await?);
-        }
-        if status == "queued" && !entries.is_empty() {
-            write(&link, eval(script::START, &[&keys.meta]).arg(now_ms())).await?;
-        }
-        left = left.saturating_sub(entries.len());
-        let read = |(claim, fields): (String, Option<Fields>)| {
-            let fields = fields?;
-            let index = text(&fields, "i").parse().ok()?;
-            Some((claim, index, text(&fields, "u")))
-        };
-        let urls: Vec<_> = entries.into_iter().filter_map(read).collect();
-        if !urls.is_empty() {
-            batches.push(Batch { job: id, meta, urls, taken_over });
+        // In a cluster the keys of one job may be out of reach, and those of the next are not.
+        match claim_of(&link, id, &consumer, (left, takeover, bytes_max)).await {
+            Ok(None) => {}
+            Ok(Some(batch)) => {
+                left = left.saturating_sub(batch.urls.len());
+                batches.push(batch);
+            }
+            Err(why) => trouble = Some(why),
         }
     }
-    Ok(batches)
+    match trouble {
+        Some(why) if batches.is_empty() => Err(why),
+        _ => Ok(batches),
+    }
+}
+
+/// Claims URLs of one job: `most` of them, idle ones first, while it has less than `bytes_max`.
+async fn claim_of(
+    link: &Link,
+    id: Ulid,
+    consumer: &str,
+    (most, takeover, bytes_max): (usize, Option<Duration>, u64),
+) -> Result<Option<Batch>, Trouble> {
+    let meta = meta(link, id).await?;
+    let status = text(&meta, "status");
+    if matches!(status.as_str(), "" | "completed" | "failed" | "cancelled") {
+        return finish(link, id, &meta).await.map(|()| None);
+    }
+    let over = status == "cancelling" || now_ms() >= number(&meta, "deadline");
+    if most == 0 || !over && number(&meta, "bytes") >= bytes_max {
+        return Ok(None);
+    }
+    let keys = Keys::of(link, id);
+    let mut entries = match takeover {
+        Some(idle) => take_over(link, &keys, consumer, idle, most).await?,
+        None => Vec::new(),
+    };
+    let taken_over = entries.len();
+    if most > taken_over {
+        match claim_new(link, &keys, consumer, most - taken_over).await {
+            Ok(new) => entries.extend(new),
+            // What was taken over is this node's now.
+            Err(_) if taken_over > 0 => {}
+            Err(trouble) => return Err(trouble),
+        }
+    }
+    if status == "queued" && !entries.is_empty() {
+        // Where this fails, the next claim says it.
+        let _ = write(link, eval(script::START, &[&keys.meta]).arg(now_ms())).await;
+    }
+    let read = |(at, (claim, fields)): (usize, (String, Option<Fields>))| {
+        let fields = fields?;
+        let index = text(&fields, "i").parse().ok()?;
+        Some(Claimed { claim, index, url: text(&fields, "u"), again: at < taken_over })
+    };
+    let urls: Vec<_> = entries.into_iter().enumerate().filter_map(read).collect();
+    Ok((!urls.is_empty()).then_some(Batch { job: id, meta, urls, taken_over }))
 }
 
 async fn take_over(
@@ -355,6 +394,22 @@ fn gone_is_empty(entries: Result<Entries, Trouble>) -> Result<Entries, Trouble> 
         Err(Trouble::Refused(code)) if code == "NOGROUP" => Ok(Vec::new()),
         other => other,
     }
+}
+
+/// How often a page was begun again so far.
+pub(super) async fn begun_again(link: Link, id: Ulid, index: u32) -> Result<u64, Trouble> {
+    let mut get = cmd("HGET");
+    get.arg(Keys::of(&link, id).again).arg(index);
+    link.ask::<Option<u64>>(Does::Read, &get).await.map(Option::unwrap_or_default)
+}
+
+/// Notes that a page is begun again.
+pub(super) async fn begin_again(link: Link, id: Ulid, index: u32) -> Result<(), Trouble> {
+    let again = Keys::of(&link, id).again;
+    let mut all = pipe();
+    all.cmd("HINCRBY").arg(&again).arg(index).arg(1);
+    all.cmd("EXPIRE").arg(&again).arg(AGAIN_S);
+    write_all(&link, &all).await
 }
 
 /// Says that claims are still worked on, and asks how their job stands; empty where it is gone.

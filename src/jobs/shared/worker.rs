@@ -1,16 +1,18 @@
 //! A core's share of the jobs in Redis: claims URLs, works on their pages, writes what became of them.
 
-use super::store::{self, Batch, Outcome, number, text};
-use crate::cluster::Trouble;
+use super::store::{self, Batch, Claimed, Outcome, number, text};
+use crate::cluster::{Link, Trouble};
 use crate::crawl::mesh::PageJob;
 use crate::crawl::node::Node;
 use crate::crawl::request::Options;
 use crate::error::{PageCode, PageError, Stage};
 use crate::jobs::{Jobs, request};
+use crate::limits::JOB_TAKEOVERS_MAX;
 use crate::local::Semaphore;
 use crate::observe::metrics::{Counter, JobEnd, PageEnd};
 use crate::proto::events::{self, PageResult};
 use crate::proto::text::Text;
+use crate::stream::place::Place;
 use crate::stream::{Birth, Patience, Stream, Totals};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -30,6 +32,8 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(300);
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How long Redis is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a suspect looks whether it may be the only one now.
+const ALONE_LOOK: Duration = Duration::from_millis(20);
 /// Refusals after which a result is left to another node.
 const REFUSALS_MAX: u32 = 10;
 
@@ -53,10 +57,34 @@ struct Handle {
     claims: RefCell<HashMap<u32, String>>,
 }
 
+/// How a page is worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Beside others.
+    Beside,
+    /// As the only suspect of this process.
+    Alone,
+    /// Not at all.
+    GivenUp,
+}
+
+impl Manner {
+    /// Of a page that nodes were lost with and that was begun again so often since. The first time
+    /// nobody knows which of the pages it was, so they are tried as before; from then on one by one, so
+    /// that no page is given up for what its neighbour did.
+    const fn of(begun_again: u64) -> Self {
+        match begun_again {
+            0 => Self::Beside,
+            JOB_TAKEOVERS_MAX.. => Self::GivenUp,
+            _ => Self::Alone,
+        }
+    }
+}
+
 impl Worker {
     /// The worker of a core.
     pub(in crate::jobs) fn new(node: &Rc<Node>, jobs: &Arc<Jobs>) -> Rc<Self> {
-        let places = usize::try_from(jobs.config.jobs_concurrency).unwrap_or(usize::MAX);
+        let places = usize::try_from(jobs.config().jobs_concurrency).unwrap_or(usize::MAX);
         Rc::new(Self {
             node: Rc::clone(node),
             jobs: Arc::clone(jobs),
@@ -71,7 +99,7 @@ impl Worker {
     pub(in crate::jobs) async fn run(self: Rc<Self>) {
         let watcher = Rc::clone(&self);
         drop(uring::spawn(async move { watcher.watch().await }));
-        let pages = usize::try_from(self.jobs.config.jobs_concurrency).unwrap_or(usize::MAX);
+        let pages = usize::try_from(self.jobs.config().jobs_concurrency).unwrap_or(usize::MAX);
         let (most, takeover) = (pages * CLAIMS_PER_PAGE, self.takeover());
         let mut looked = None;
         while !self.node.draining() {
@@ -83,7 +111,7 @@ impl Worker {
             let now = Instant::now();
             let due = looked.is_none_or(|looked| now >= looked + takeover / 4);
             let (consumer, idle) = (Arc::clone(&self.consumer), due.then_some(takeover));
-            let bytes_max = self.jobs.config.jobs_bytes_max as u64;
+            let bytes_max = self.jobs.config().jobs_bytes_max as u64;
             let claiming = self
                 .jobs
                 .cluster
@@ -110,7 +138,7 @@ impl Worker {
     }
 
     fn takeover(&self) -> Duration {
-        Duration::from_secs(self.jobs.config.jobs_takeover_s)
+        Duration::from_secs(self.jobs.config().jobs_takeover_s)
     }
 
     /// Begins to work on what was claimed.
@@ -127,13 +155,14 @@ impl Worker {
         if text(&batch.meta, "status") == "cancelling" {
             self.cancel(&handle);
         }
-        for (claim, index, url) in batch.urls {
-            handle.claims.borrow_mut().insert(index, claim.clone());
+        for claimed in batch.urls {
+            let index = claimed.index;
+            handle.claims.borrow_mut().insert(index, claimed.claim.clone());
             self.held.set(self.held.get() + 1);
             let (worker, handle) = (Rc::clone(self), Rc::clone(&handle));
             drop(uring::spawn(async move {
                 let pass = worker.node.background.enter();
-                worker.work(&handle, index, claim, url.into()).await;
+                worker.work(&handle, claimed).await;
                 worker.forget(&handle, index);
                 drop(pass);
             }));
@@ -144,7 +173,7 @@ impl Worker {
         if let Some(handle) = self.handles.borrow().get(&batch.job) {
             return Ok(Rc::clone(handle));
         }
-        let options = request::reread(&text(&batch.meta, "options"), &self.jobs.config)?;
+        let options = request::reread(&text(&batch.meta, "options"), self.jobs.config())?;
         let left = number(&batch.meta, "deadline").saturating_sub(store::now_ms());
         let now = Instant::now();
         let birth = Birth {
@@ -186,12 +215,16 @@ impl Worker {
     }
 
     /// Works on one page to its end, and sees to it that this is written.
-    async fn work(&self, handle: &Rc<Handle>, index: u32, claim: String, url: Text) {
+    async fn work(&self, handle: &Rc<Handle>, claimed: Claimed) {
+        let Claimed { claim, index, url, again } = claimed;
+        let Some((manner, alone)) = self.manner(handle, index, again).await else { return };
         let place = self.places.acquire().await;
         if self.node.draining() {
             return; // others take it over
         }
-        let page = self.page(handle, index, url).await;
+        let Some(page) = self.tried(handle, index, url.into(), (again, manner)).await else {
+            return;
+        };
         let code = page.error.as_ref().map(|error| error.code);
         let class = match code {
             None => "ok",
@@ -222,7 +255,66 @@ impl Worker {
             result: Arc::clone(&result),
         })
         .await;
-        drop(place);
+        drop((place, alone));
+    }
+
+    /// How a page is to be worked on, and its place where that is alone; nothing where this node goes
+    /// down first.
+    async fn manner(
+        &self,
+        handle: &Handle,
+        index: u32,
+        again: bool,
+    ) -> Option<(Manner, Option<Place>)> {
+        if !again {
+            return Some((Manner::Beside, None));
+        }
+        let job = handle.stream.id();
+        let begun = self.insist(|| move |link| store::begun_again(link, job, index)).await?;
+        let manner = Manner::of(begun);
+        while manner == Manner::Alone && !self.node.draining() {
+            let over = handle.cancelled.get() || Instant::now() >= handle.deadline;
+            let place = Place::take(&self.jobs.suspects, 1);
+            if over || place.is_some() {
+                return Some((manner, place));
+            }
+            uring::time::sleep(ALONE_LOOK).await;
+        }
+        (!self.node.draining()).then_some((manner, None))
+    }
+
+    /// What becomes of a page; that it was begun again is noted first. Nothing where this node goes down.
+    async fn tried(
+        &self,
+        handle: &Rc<Handle>,
+        index: u32,
+        url: Text,
+        (again, manner): (bool, Manner),
+    ) -> Option<PageResult> {
+        if manner == Manner::GivenUp {
+            return Some(given_up(url));
+        }
+        if again {
+            let job = handle.stream.id();
+            self.insist(|| move |link| store::begin_again(link, job, index)).await?;
+        }
+        Some(self.page(handle, index, url).await)
+    }
+
+    /// Asks Redis until it answers; nothing where this node goes down first.
+    async fn insist<T, F, W>(&self, work: impl Fn() -> W) -> Option<T>
+    where
+        T: Send + 'static,
+        W: FnOnce(Link) -> F + Send + 'static,
+        F: Future<Output = Result<T, Trouble>> + Send + 'static,
+    {
+        while !self.node.draining() {
+            if let Ok(answer) = self.jobs.cluster.ask(PATIENCE, work()).await {
+                return Some(answer);
+            }
+            uring::time::sleep(TROUBLE_PAUSE).await;
+        }
+        None
     }
 
     async fn page(&self, handle: &Rc<Handle>, index: u32, url: Text) -> PageResult {
@@ -313,5 +405,31 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+/// The result of a page that no node has lived to see.
+fn given_up(url: Text) -> PageResult {
+    let message = format!(
+        "given up after {JOB_TAKEOVERS_MAX} takeovers: each node that worked on this page was lost"
+    );
+    PageResult::failed(url, PageError::new(PageCode::InternalError, Stage::Queue, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_nodes_are_lost_with_is_isolated_and_then_given_up() {
+        assert_eq!(Manner::of(0), Manner::Beside);
+        assert!((1..JOB_TAKEOVERS_MAX).all(|begun| Manner::of(begun) == Manner::Alone));
+        for begun in [JOB_TAKEOVERS_MAX, JOB_TAKEOVERS_MAX + 1, u64::MAX] {
+            assert_eq!(Manner::of(begun), Manner::GivenUp);
+        }
+        let result = given_up("http://a.test/".into());
+        let error = result.error.expect("it has none");
+        assert_eq!((error.code, error.stage), (PageCode::InternalError, Stage::Queue));
+        assert!(!error.code.retryable() && error.message.contains("after 6 takeovers"), "{error}");
     }
 }

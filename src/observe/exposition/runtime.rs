@@ -1,7 +1,7 @@
 //! The runtime's part of `/metrics`: loops, rings, pools, and what all cores share.
 
 use super::super::metrics::{CoreSnapshot, LoopStats};
-use super::{Out, Scrape, on};
+use super::{Exported, Out, Scrape, labels, on};
 use prometheus_client::registry::Unit;
 use std::fmt;
 
@@ -38,6 +38,18 @@ impl Out<'_> {
         self.counters(name, ring(|(_, completed)| completed))?;
         let name = ("forebay_fetch_pooled_connections", None, "Idle connections to origins.");
         self.gauges(name, row(|one| one.pooled))
+    }
+
+    /// What is exported by OTLP.
+    pub(super) fn exported(&mut self, exported: &Exported) -> fmt::Result {
+        let rows = |all: &[(&'static str, u64)]| {
+            let row = |&(outcome, count)| (labels([("outcome", outcome)]), count);
+            all.iter().map(row).collect::<Vec<_>>()
+        };
+        let name = ("forebay_otlp_spans", None, "Spans for the collector, by what became of them.");
+        self.counters(name, rows(&exported.spans))?;
+        let name = ("forebay_otlp_messages", None, "Messages to the collector, by outcome.");
+        self.counters(name, rows(&exported.messages))
     }
 
     /// What all cores share.

@@ -23,6 +23,7 @@
 mod event;
 mod timeout;
 
+use std::rc::Rc;
 use std::time::Instant;
 
 pub use event::{AnswerError, Event, Illegal, Refusal, State, WantBodyError};
@@ -53,7 +54,7 @@ use crate::proto::chunked::Strictness;
 /// [`Self::handle_timeout`]; tell [`Self::handle_write`] how writing goes.
 #[derive(Debug)]
 pub struct Connection {
-    timeouts: Timeouts,
+    timeouts: Rc<Timeouts>,
     state: State,
     /// When the state was entered.
     since: Instant,
@@ -104,9 +105,9 @@ impl Exchange {
 impl Connection {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(now: Instant, timeouts: Timeouts) -> Self {
+    pub fn new(now: Instant, timeouts: impl Into<Rc<Timeouts>>) -> Self {
         Self {
-            timeouts,
+            timeouts: timeouts.into(),
             state: State::Idle,
             since: now,
             decoder: RequestDecoder::new(),
@@ -182,6 +183,15 @@ impl Connection {
         self.body = Body::Reading(reader);
         self.enter(State::Body, now);
         Ok(expects_continue.then_some(CONTINUE))
+    }
+
+    /// Bytes still to come of the body that is being read, where its head told.
+    #[must_use]
+    pub fn body_bytes_left(&self) -> Option<u64> {
+        match &self.body {
+            Body::Reading(reader) => reader.remaining_bytes(),
+            _ => None,
+        }
     }
 
     /// Writes an answer's head and says how its body must be written: nothing if

@@ -8,10 +8,12 @@ pub mod keys;
 pub mod proxies;
 pub mod quota;
 pub mod rate;
+pub mod share;
 pub mod table;
 pub mod visit;
 
 use super::tls;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::observe::process::Process;
 use crate::proto::forwarded::ForwardedField;
@@ -26,8 +28,8 @@ use rate::AddressRate;
 use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use table::{AddressKey, Counted, Counts, Full};
 
 /// Why a server's access settings can't be used.
@@ -74,6 +76,7 @@ pub struct Access {
     audit: Option<Audit>,
     memory_bytes_max: u64,
     pressed: AtomicBool,
+    cluster: OnceLock<Cluster>,
 }
 
 /// What was read from a file and is read again on SIGHUP.
@@ -160,7 +163,13 @@ impl Access {
             audit,
             memory_bytes_max: config.memory_bytes_max,
             pressed: AtomicBool::new(false),
+            cluster: OnceLock::new(),
         })
+    }
+
+    /// From now on keys' rates hold for all nodes that share the Redis.
+    pub fn share(&self, cluster: Cluster) {
+        let _ = self.cluster.set(cluster);
     }
 
     /// Reads keys and certificate again, without putting them in force; `config` has the limits of

@@ -1,6 +1,7 @@
 //! What one API key may use, and has used.
 
 use super::rate::{Rate, Reading};
+use super::share::{Each, Ledger, Rated};
 use crate::stream::place::Place;
 use governor::clock::DefaultClock;
 use std::num::NonZeroU32;
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// What a budget of bytes is for.
 const MINUTE_NS: u64 = 60_000_000_000;
+/// The most that is told at once, in µs: a day, so that what Redis adds up stays an exact number.
+const COST_US_MAX: u64 = 86_400_000_000;
 
 /// A key's limits; 0 is no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +41,7 @@ pub struct KeyQuota {
     running: Arc<AtomicUsize>,
     streams: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    ledger: Ledger,
 }
 
 /// What there is of a limit on things at a time.
@@ -54,6 +58,7 @@ impl KeyQuota {
             running: Arc::default(),
             streams: Arc::default(),
             connections: Arc::default(),
+            ledger: Ledger::new(),
             limits,
         }
     }
@@ -66,7 +71,11 @@ impl KeyQuota {
 
     /// Asks for one request; `None` without a limit.
     pub fn take_request(&self) -> Option<Reading> {
-        self.requests.as_ref()?.take(NonZeroU32::MIN)
+        let reading = self.requests.as_ref()?.take(NonZeroU32::MIN)?;
+        if reading.allowed {
+            self.ledger.note(Rated::Requests, 1);
+        }
+        Some(reading)
     }
 
     /// Asks for so many URLs.
@@ -81,7 +90,10 @@ impl KeyQuota {
         };
         match rate.take(n) {
             None => Err(UrlsRefused::Never(self.limits.urls_per_min)),
-            Some(reading) if reading.allowed => Ok(()),
+            Some(reading) if reading.allowed => {
+                self.ledger.note(Rated::Urls, u64::from(n.get()));
+                Ok(())
+            }
             Some(reading) => Err(UrlsRefused::Later(reading.reset)),
         }
     }
@@ -110,10 +122,58 @@ impl KeyQuota {
         begin(&self.connections, self.limits.connections)
     }
 
-    /// The budget of bytes.
+    /// How long to wait before there may be more bytes.
     #[must_use]
-    pub const fn bytes(&self) -> &ByteBudget {
-        &self.bytes
+    pub fn overdrawn(&self, now: Instant) -> Option<Duration> {
+        self.bytes.overdrawn(now)
+    }
+
+    /// Pays for bytes that were sent.
+    pub fn charge(&self, now: Instant, bytes: u64) {
+        if self.limits.bytes_per_min > 0 {
+            self.bytes.charge(now, bytes);
+            self.ledger.note(Rated::Bytes, bytes);
+        }
+    }
+
+    /// What all nodes share of it.
+    pub(super) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Whether there is a limit on anything in a minute.
+    pub(super) const fn is_rated(&self) -> bool {
+        self.requests.is_some() || self.urls.is_some() || self.limits.bytes_per_min > 0
+    }
+
+    /// In how many µs so many are earned, each by its own limit.
+    pub(super) fn costs_us(&self, counts: Each) -> Each {
+        let limits = &self.limits;
+        let per_min = [
+            u64::from(limits.requests_per_min),
+            u64::from(limits.urls_per_min),
+            limits.bytes_per_min,
+        ];
+        std::array::from_fn(|at| {
+            let cost = u128::from(counts[at]) * u128::from(MINUTE_NS / 1000);
+            let cost = cost.checked_div(u128::from(per_min[at])).unwrap_or_default();
+            u64::try_from(cost).unwrap_or(u64::MAX).min(COST_US_MAX)
+        })
+    }
+
+    /// All nodes together have used so much that it is earned in so many µs; what this one has not
+    /// told yet comes on top.
+    pub(super) fn hear(&self, debts_us: Each) {
+        let untold = self.costs_us(self.ledger.untold());
+        let debt = |what: Rated| {
+            Duration::from_micros(debts_us[what as usize].saturating_add(untold[what as usize]))
+        };
+        for (rate, what) in [(&self.requests, Rated::Requests), (&self.urls, Rated::Urls)] {
+            if let Some(rate) = rate {
+                rate.owe(debt(what));
+            }
+        }
+        self.bytes.owe(Instant::now(), debt(Rated::Bytes));
     }
 }
 
@@ -136,7 +196,7 @@ fn begin(taken: &Arc<AtomicUsize>, most: usize) -> Bounded {
 /// Bytes a minute, paid for afterwards, because an answer's length is known when it is written: who
 /// has overdrawn waits until a minute's worth covers it.
 #[derive(Debug)]
-pub struct ByteBudget {
+struct ByteBudget {
     per_min: u64,
     epoch: Instant,
     /// When everything spent will have been earned, in ns since the epoch.
@@ -149,15 +209,21 @@ impl ByteBudget {
     }
 
     /// How long to wait before more may be spent.
-    #[must_use]
-    pub fn overdrawn(&self, now: Instant) -> Option<Duration> {
+    fn overdrawn(&self, now: Instant) -> Option<Duration> {
         let full = self.since_epoch(now).saturating_add(MINUTE_NS);
         let over = self.earned_at_ns.load(Ordering::Relaxed).saturating_sub(full);
         (self.per_min > 0 && over > 0).then(|| Duration::from_nanos(over))
     }
 
+    /// Not less than so much has to be earned.
+    fn owe(&self, now: Instant, debt: Duration) {
+        let debt = u64::try_from(debt.as_nanos()).unwrap_or(u64::MAX);
+        let earned_at = self.since_epoch(now).saturating_add(debt);
+        self.earned_at_ns.fetch_max(earned_at, Ordering::Relaxed);
+    }
+
     /// Pays for what was sent.
-    pub fn charge(&self, now: Instant, bytes: u64) {
+    fn charge(&self, now: Instant, bytes: u64) {
         if self.per_min == 0 {
             return;
         }
@@ -202,6 +268,52 @@ mod tests {
         assert_eq!(quota.take_urls(10), Ok(()));
         assert!(matches!(quota.take_urls(1), Err(UrlsRefused::Later(_))));
         assert_eq!(KeyQuota::new(KeyLimits::default()).take_urls(usize::MAX), Ok(()));
+    }
+
+    /// Redis' side of the script, at a standstill of its clock.
+    fn settle(quotas: &[&KeyQuota]) {
+        let told = quotas.iter().map(|quota| quota.costs_us(quota.ledger.untold()));
+        let debts =
+            told.fold(Each::default(), |all, costs| std::array::from_fn(|at| all[at] + costs[at]));
+        // Each has its own on top until it has told.
+        for quota in quotas {
+            let own = quota.costs_us(quota.ledger.untold());
+            quota.hear(std::array::from_fn(|at| debts[at] - own[at]));
+        }
+    }
+
+    #[test]
+    fn what_another_node_has_let_through_is_not_there_for_this_one() {
+        let limits = KeyLimits {
+            requests_per_min: 10,
+            urls_per_min: 100,
+            bytes_per_min: 1_000,
+            ..KeyLimits::default()
+        };
+        let (one, other) = (KeyQuota::new(limits.clone()), KeyQuota::new(limits));
+        for _ in 0..6 {
+            assert!(one.take_request().unwrap().allowed);
+        }
+        assert_eq!(one.take_urls(70), Ok(()));
+        one.charge(Instant::now(), 1_500);
+        settle(&[&one, &other]);
+        let reading = other.take_request().unwrap();
+        assert!(reading.allowed && reading.remaining == 3, "{reading:?}");
+        assert!(matches!(other.take_urls(40), Err(UrlsRefused::Later(_))));
+        assert_eq!(other.take_urls(30), Ok(()));
+        let wait = other.overdrawn(Instant::now()).unwrap();
+        assert!(wait > Duration::from_secs(29) && wait <= Duration::from_secs(30), "{wait:?}");
+        assert_eq!(other.ledger.untold(), [1, 30, 0], "what is refused is not told");
+    }
+
+    #[test]
+    fn costs_are_times_and_bounded() {
+        let limits = KeyLimits { requests_per_min: 60, bytes_per_min: 1, ..KeyLimits::default() };
+        let quota = KeyQuota::new(limits);
+        assert_eq!(quota.costs_us([3, 7, u64::MAX]), [3_000_000, 0, COST_US_MAX]);
+        assert!(quota.is_rated() && !KeyQuota::new(KeyLimits::default()).is_rated());
+        quota.hear([u64::MAX; 3]);
+        assert!(!quota.take_request().unwrap().allowed);
     }
 
     #[test]

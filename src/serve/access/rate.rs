@@ -8,12 +8,13 @@ use crate::limits::RATED_ADDRESSES_MAX;
 use governor::clock::{Clock, DefaultClock, Reference};
 use governor::middleware::{StateInformationMiddleware, StateSnapshot};
 use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::state::{NotKeyed, StateStore};
 use governor::{NotUntil, Quota, RateLimiter};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Shards of the table of addresses, so that cores seldom meet at a lock.
@@ -65,7 +66,10 @@ pub fn write_fields(name: &str, reading: &Reading, policy: &mut String, state: &
 /// One rate; several cores use it at once.
 #[derive(Debug)]
 pub struct Rate<C: Clock = DefaultClock> {
-    limiter: RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>,
+    limiter: RateLimiter<NotKeyed, FullAt, C, StateInformationMiddleware>,
+    full_at: FullAt,
+    /// What `full_at` counts from.
+    epoch: C::Instant,
     quota: u32,
 }
 
@@ -73,8 +77,9 @@ impl<C: Clock> Rate<C> {
     /// So many a minute; `None` for 0, which is no limit.
     pub fn per_minute(quota: u32, clock: C) -> Option<Self> {
         let limit = Quota::per_minute(NonZeroU32::new(quota)?);
-        let limiter = RateLimiter::new(limit, InMemoryState::default(), clock);
-        Some(Self { limiter, quota })
+        let (full_at, epoch) = (FullAt::default(), clock.now());
+        let limiter = RateLimiter::new(limit, full_at.clone(), clock);
+        Some(Self { limiter, full_at, epoch, quota })
     }
 
     /// Asks for `n` at once; all or nothing. `None` where the quota is below `n`: never.
@@ -82,6 +87,36 @@ impl<C: Clock> Rate<C> {
         let outcome = self.limiter.check_n(n).ok()?;
         let now = self.limiter.clock().now();
         Some(Reading::of(outcome.map_err(|not| (0, wait(&not, now))), self.quota))
+    }
+
+    /// The bucket is not full again before so long: others have taken from it.
+    pub fn owe(&self, debt: Duration) {
+        let now = self.limiter.clock().now().duration_since(self.epoch).as_u64();
+        let debt = u64::try_from(debt.as_nanos()).unwrap_or(u64::MAX);
+        self.full_at.0.fetch_max(now.saturating_add(debt), Ordering::AcqRel);
+    }
+}
+
+/// When a bucket is full again, in ns since its rate was made.
+#[derive(Debug, Clone, Default)]
+struct FullAt(Arc<AtomicU64>);
+
+impl StateStore for FullAt {
+    type Key = NotKeyed;
+
+    fn measure_and_replace<T, F, E>(&self, _: &NotKeyed, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut before = self.0.load(Ordering::Acquire);
+        loop {
+            let (answer, after) = f((before > 0).then(|| Nanos::from(before)))?;
+            let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
+            match self.0.compare_exchange_weak(before, after.as_u64(), set, get) {
+                Ok(_) => return Ok(answer),
+                Err(now) => before = now,
+            }
+        }
     }
 }
 
@@ -170,6 +205,25 @@ mod tests {
         assert!(!rate.take(one()).unwrap().allowed);
         clock.advance(Duration::from_millis(1));
         assert!(rate.take(one()).unwrap().allowed);
+    }
+
+    #[test]
+    fn what_others_have_taken_is_gone_and_is_earned_again() {
+        let clock = FakeRelativeClock::default();
+        let rate = Rate::per_minute(60, clock.clone()).unwrap();
+        clock.advance(Duration::from_secs(100));
+        rate.owe(Duration::from_secs(58));
+        assert_eq!(rate.take(one()).unwrap().remaining, 1);
+        rate.owe(Duration::from_secs(3));
+        assert!(rate.take(one()).unwrap().allowed, "what is known already is not owed twice");
+        rate.owe(Duration::from_secs(64));
+        let refused = rate.take(one()).unwrap();
+        assert!(!refused.allowed);
+        assert_eq!(refused.reset, Duration::from_secs(5));
+        clock.advance(Duration::from_secs(5));
+        assert!(rate.take(one()).unwrap().allowed);
+        rate.owe(Duration::MAX);
+        assert!(!rate.take(one()).unwrap().allowed);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Visit {
     ///
     /// # Errors
     /// 401, 403, 429 or 503, with the fields that belong to it.
-    pub fn admit(
+    pub async fn admit(
         &mut self,
         access: &Access,
         route: Option<Route>,
@@ -146,8 +146,12 @@ impl Visit {
         }
         self.authenticate(access, address)?;
         if let Some(key) = self.key.clone() {
+            if let Some(cluster) = access.cluster.get() {
+                key.catch_up(cluster).await;
+            }
             let reading = key.quota.take_request();
             self.tell_rates(&[("address", by_rate), ("key", reading)]);
+            self.tell_nodes(access);
             refuse_over(reading, "this key sends too many requests")?;
             let scope = scope_of(route, query);
             if let Some(scope) = scope.filter(|scope| !key.has(*scope)) {
@@ -212,7 +216,9 @@ impl Visit {
         if access.audit.is_some() {
             self.asked = Asked::of(urls);
         }
-        take_urls(self.key.as_deref(), count)
+        let taken = take_urls(self.key.as_deref(), count);
+        self.tell_nodes(access);
+        taken
     }
 
     /// Takes a place for a stream, to be held for as long as it runs.
@@ -235,7 +241,8 @@ impl Visit {
     /// The request is over: pays for its bytes and notes it. `false` where the note was dropped.
     pub fn finish(&self, access: &Access, end: &End<'_>) -> bool {
         if let Some(key) = &self.key {
-            key.quota.bytes().charge(Instant::now(), end.bytes);
+            key.quota.charge(Instant::now(), end.bytes);
+            self.tell_nodes(access);
         }
         let Some(audit) = &access.audit else { return true };
         let trace_id = self.trace.as_ref().map(TraceContext::trace_id_text);
@@ -258,6 +265,13 @@ impl Visit {
             took: end.took,
         };
         audit.write(entry.line())
+    }
+
+    /// What was let through counts on every node.
+    fn tell_nodes(&self, access: &Access) {
+        if let (Some(key), Some(cluster)) = (&self.key, access.cluster.get()) {
+            key.tell(cluster);
+        }
     }
 
     fn tell_rates(&mut self, readings: &[(&str, Option<Reading>)]) {
@@ -342,7 +356,7 @@ fn scope_of(route: Option<Route>, query: Option<&str>) -> Option<Scope> {
 }
 
 fn check_bytes(key: &Key) -> Result<(), ApiError> {
-    key.quota.bytes().overdrawn(Instant::now()).map_or(Ok(()), |wait| {
+    key.quota.overdrawn(Instant::now()).map_or(Ok(()), |wait| {
         let message = "this key has used up its bytes";
         Err(ApiError::new(ApiCode::RateLimited, message).retry_after(wait))
     })

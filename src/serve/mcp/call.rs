@@ -6,7 +6,8 @@ use super::super::handle;
 use super::super::reply::{JSON, Reply};
 use super::rpc::{self, Id, Wrong, quoted};
 use super::{crawl, refuse, scalar};
-use crate::crawl::request;
+use crate::crawl::request::deepsearch::parse_deepsearch;
+use crate::crawl::request::{self, parse_crawl};
 use crate::error::{ApiCode, ApiError};
 use bytes::{BufMut, Bytes, BytesMut};
 use simd_json::OwnedValue;
@@ -26,8 +27,9 @@ pub(super) struct Asked {
 /// Runs a tool and answers with its result.
 pub(super) async fn run(conn: &mut Conn, asked: Asked, params: OwnedValue) -> Result<(), Gone> {
     let name = params.get_str("name").unwrap_or_default();
+    // A search asks for the scope of `POST /deepsearch`, which is a crawl's.
     let scope = match name {
-        "crawl" => Scope::Crawl,
+        "crawl" | "search" => Scope::Crawl,
         "extract" => Scope::Extract,
         other => {
             let name: String = other.chars().take(64).collect();
@@ -49,8 +51,13 @@ pub(super) async fn run(conn: &mut Conn, asked: Asked, params: OwnedValue) -> Re
         let error = ApiError::new(ApiCode::Overloaded, "the server is short of memory");
         return failed(conn, &asked, &error.retry_after(Duration::from_secs(1))).await;
     }
-    if scope == Scope::Crawl {
-        return crawl::run(conn, &asked, token.filter(|_| asked.events), &mut arguments).await;
+    let token = token.filter(|_| asked.events);
+    match name {
+        "crawl" => return crawl::run(conn, &asked, token, (parse_crawl, &mut arguments)).await,
+        "search" => {
+            return crawl::run(conn, &asked, token, (parse_deepsearch, &mut arguments)).await;
+        }
+        _ => {}
     }
     let body = match request::parse_extract(&mut arguments) {
         Ok(body) => body,

@@ -17,6 +17,12 @@ pub(super) const METHOD_NOT_FOUND: i64 = -32601;
 pub(super) struct Id(String);
 
 impl Id {
+    /// One that a test makes up.
+    #[cfg(test)]
+    pub(super) fn number(id: u32) -> Self {
+        Self(id.to_string())
+    }
+
     /// Bytes of the JSON.
     pub(super) fn len(&self) -> usize {
         self.0.len()

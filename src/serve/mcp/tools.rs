@@ -1,11 +1,11 @@
 //! What we say of ourselves, and of our tools.
 
 use crate::config::Config;
-use crate::limits::MCP_URLS_MAX;
+use crate::limits::{MCP_URLS_MAX, SEARCH_HITS_MAX, SEARCH_QUERY_BYTES_MAX};
 use crate::serve::openapi;
 
 /// For the model that reads it.
-const INSTRUCTIONS: &str = "Fetches public web pages and gives their main content as Markdown. Use `crawl` for one or more URLs at once, `extract` for HTML that you already have. A page that could not be fetched is told with its reason and leaves the others alone.";
+const INSTRUCTIONS: &str = "Fetches public web pages and gives their main content as Markdown. Use `search` to find pages and read them, `crawl` for one or more URLs at once, `extract` for HTML that you already have. A page that could not be fetched is told with its reason and leaves the others alone.";
 
 /// Who we are.
 pub(super) fn server_info() -> &'static str {
@@ -43,12 +43,22 @@ pub(super) fn listed(tools: &str, modern: bool) -> String {
 pub fn list(config: &Config) -> String {
     let options = openapi::options_schema(config);
     let urls_max = config.urls_max.min(MCP_URLS_MAX);
+    let hits_max = SEARCH_HITS_MAX.min(urls_max);
     let reads = "\"annotations\":{\"readOnlyHint\":true,\"destructiveHint\":false";
     format!(
         "[{{\"name\":\"crawl\",\"title\":\"Fetch web pages\",\
          \"description\":\"Fetches up to {urls_max} pages at once and gives the main content of each as Markdown, in the order of the URLs.\",\
          \"inputSchema\":{{\"type\":\"object\",\"required\":[\"urls\"],\"additionalProperties\":false,\"properties\":{{\
          \"urls\":{{\"type\":\"array\",\"minItems\":1,\"maxItems\":{urls_max},\"items\":{{\"type\":\"string\",\"description\":\"An absolute http or https URL.\"}}}},\
+         \"options\":{options}}}}},{reads},\"openWorldHint\":true}}}},\
+         {{\"name\":\"search\",\"title\":\"Search and read\",\
+         \"description\":\"Searches, fetches the hits and gives the main content of each as Markdown, the best hit first.\",\
+         \"inputSchema\":{{\"type\":\"object\",\"required\":[\"query\"],\"additionalProperties\":false,\"properties\":{{\
+         \"query\":{{\"type\":\"string\",\"minLength\":1,\"maxLength\":{SEARCH_QUERY_BYTES_MAX},\"description\":\"What to look for.\"}},\
+         \"limit\":{{\"type\":\"integer\",\"minimum\":1,\"maximum\":{hits_max},\"description\":\"Hits; 10 where nothing is said.\"}},\
+         \"country\":{{\"type\":\"string\",\"description\":\"Two letters, as us.\"}},\
+         \"locale\":{{\"type\":\"string\",\"description\":\"A language, as en or pt-BR.\"}},\
+         \"include_content\":{{\"type\":\"boolean\",\"description\":\"false: only titles and snippets, nothing is fetched.\"}},\
          \"options\":{options}}}}},{reads},\"openWorldHint\":true}}}},\
          {{\"name\":\"extract\",\"title\":\"Extract a page's content\",\
          \"description\":\"Gives the main content of a page's HTML as Markdown. Nothing is fetched.\",\
@@ -70,7 +80,7 @@ mod tests {
         let tools: Value = serde_json::from_str(&list(&Config::default())).unwrap();
         let names: Vec<&str> =
             tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["crawl", "extract"]);
+        assert_eq!(names, ["crawl", "search", "extract"]);
         for tool in tools.as_array().unwrap() {
             let options = &tool["inputSchema"]["properties"]["options"]["properties"];
             assert!(options["concurrency"]["maximum"].is_u64());

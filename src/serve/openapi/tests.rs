@@ -58,6 +58,7 @@ fn every_route_is_described_with_its_methods_and_nothing_else_is() {
     assert_eq!(found, DESCRIBED.iter().copied().collect::<BTreeSet<_>>());
     for path in PATHS {
         let route = Route::find(&path.path.replace("{id}", &ID.to_string())).expect(path.path);
+        assert_eq!(path_of(route), route.template());
         assert_eq!(path_of(route), path.path);
         let told: Vec<Method> = path.operations.iter().map(|operation| operation.method).collect();
         let taken: Vec<Method> =

@@ -133,7 +133,7 @@ fn over_ws(session: &mut Session, id: &str, events: &[Event]) -> Vec<u8> {
     let mut outbox = Outbox::new(BufferConfig::default()).unwrap();
     let (mut out, mut gather) = (Vec::new(), Gather::new());
     for event in events {
-        outbox.event(session, &prefix, event).unwrap();
+        outbox.event(&mut BytesMut::new(), session, &prefix, event).unwrap();
         loop {
             outbox.poll_gather(&mut gather);
             if gather.is_empty() {

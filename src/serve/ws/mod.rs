@@ -24,6 +24,7 @@
 mod attached;
 #[cfg(test)]
 mod encoders_tests;
+pub mod fuzzing;
 mod obey;
 mod op;
 mod outbox;
@@ -66,7 +67,7 @@ pub struct Upgraded {
     /// Frames that came glued to the handshake.
     glued: Option<Buf>,
     /// The client's own id for its request.
-    request_id: Option<Box<RequestId>>,
+    request_id: Option<RequestId>,
     /// Where the socket stands in its client's trace.
     trace: Option<Box<TraceContext>>,
     /// Whose streams it begins and may see.
@@ -98,7 +99,7 @@ pub fn judge(request: &Request<'_>, config: &Config) -> Box<Result<Accepted, Rej
 
 /// Answers the opening handshake. [`Gone`] also where all went well: HTTP ends here, and
 /// [`Conn::run`] hands out what goes on.
-pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
+pub(super) async fn upgrade(conn: &mut Conn, ask: Box<Ask>) -> Result<(), Gone> {
     let trace = conn.visit.trace.map(Box::new);
     let accepted = match ask.upgrade.map(|judged| *judged) {
         Some(Ok(accepted)) => accepted,
@@ -110,7 +111,7 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         let error = ApiError::new(ApiCode::Draining, "the server is shutting down");
         return conn.refuse(&error.retry_after(Duration::from_secs(1))).await;
     }
-    let id = conn.request_id;
+    let id = conn.request_id.clone();
     let mut fields: Vec<(&str, &[u8])> =
         accepted.fields().map(|(name, value)| (name, value.as_bytes())).collect();
     if let Some(id) = &id {
@@ -128,7 +129,7 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
         held: (conn.counted.take(), conn.place.take()),
         session,
         glued,
-        request_id: id.map(Box::new),
+        request_id: id,
         trace,
         principal: conn.principal(),
     }));
@@ -138,7 +139,7 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Ask) -> Result<(), Gone> {
 async fn refuse(conn: &mut Conn, rejection: Rejection) -> Result<(), Gone> {
     let error = ApiError::new(rejection.code(), rejection.to_string());
     conn.node.observe.count(Counter::ApiErrors(error.code));
-    let id = conn.request_id;
+    let id = conn.request_id.clone();
     let reply = Reply::error(&error, id.as_ref().map(RequestId::as_str));
     // `Connection` is the framing's to write.
     let fields = rejection.fields().iter().filter(|(name, _)| *name != "Connection");

@@ -25,6 +25,11 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 impl Socket {
     /// Obeys an op, or says why not.
     pub(super) async fn obey(&mut self, op: Op, now: Instant) {
+        let counts = matches!(op, Op::Crawl { .. } | Op::Deepsearch { .. } | Op::Add { .. });
+        let key = self.key.clone().filter(|_| counts);
+        if let Some(key) = &key {
+            key.catch_up(&self.node.shared.cluster).await;
+        }
         let done = match op {
             Op::Crawl { id, request, credit } | Op::Deepsearch { id, request, credit } => {
                 self.crawl(id, request, credit, now)
@@ -49,6 +54,9 @@ impl Socket {
                 Ok(())
             }
         };
+        if let Some(key) = &key {
+            key.tell(&self.node.shared.cluster);
+        }
         if let Err(refused) = done {
             self.refuse(&refused);
         }
@@ -90,7 +98,7 @@ impl Socket {
             background: None,
             order: OrderName::Completion,
             resumable: true,
-            request_id: self.node.request_id(self.request_id.as_deref().copied()),
+            request_id: self.node.request_id(self.request_id.clone()),
         };
         let (node, news) = (Rc::clone(&self.node), Rc::clone(&self.news));
         let reader = Live::start(&node, request, terms, |stream| {

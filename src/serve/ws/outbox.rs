@@ -1,5 +1,8 @@
 //! What waits to be sent on a socket; there is none while nothing does.
 
+use super::super::sender::Adapted;
+use crate::crawl::node::Node;
+use crate::crawl::spare::SendMemory;
 use crate::proto::events::Event;
 use crate::proto::ws::{MessageKind, SendError, Session};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -8,8 +11,6 @@ use std::time::Instant;
 use uring::Gather;
 use uring::ring::{BufferConfig, BufferConfigError, Frame, PushError, Ring, RingStats};
 
-/// Bytes of the block that frames' small parts are written into.
-const SCRATCH_BYTES: usize = 2 * 1024;
 /// Bytes of a message that are copied rather than given to the kernel as vectors of their own.
 const COPIED_BYTES_MAX: usize = 1024;
 /// Bytes of a document that one ring frame holds at most; below the smallest `buffer.bytes_max`.
@@ -20,23 +21,44 @@ const HELD_BYTES_MAX: usize = 64 * 1024;
 /// See the module.
 pub(super) struct Outbox {
     ring: Ring,
-    scratch: BytesMut,
     /// What did not fit into the ring: messages and control frames, each whole, in order.
     held: VecDeque<Frame>,
     held_bytes: usize,
     /// Since when the ring has been above its high watermark.
     pub(super) pressed_since: Option<Instant>,
+    /// Whether the memory to send with is lent out.
+    resting: bool,
+    pub(super) adapted: Adapted,
 }
 
 impl Outbox {
     pub(super) fn new(config: BufferConfig) -> Result<Self, BufferConfigError> {
         Ok(Self {
             ring: Ring::new(config)?,
-            scratch: BytesMut::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             pressed_since: None,
+            resting: true,
+            adapted: Adapted::default(),
         })
+    }
+
+    /// Gets memory to send with, where it has none.
+    pub(super) fn rise(&mut self, node: &Node) {
+        if std::mem::take(&mut self.resting) {
+            let SendMemory { ring, held } = node.lend();
+            self.ring.equip(ring);
+            self.held = held;
+        }
+    }
+
+    /// Lends the memory to others while there is nothing to send; what is known of the reader stays.
+    pub(super) fn rest(&mut self, node: &Node) {
+        if !self.resting && self.held.is_empty() && self.ring.is_empty() {
+            self.resting = true;
+            let held = std::mem::take(&mut self.held);
+            node.take_back(SendMemory { ring: self.ring.lend(), held });
+        }
     }
 
     /// Queues ready frames of the session's own.
@@ -48,49 +70,53 @@ impl Outbox {
     /// is shared, not copied, unless the message is compressed; answers whether it was.
     pub(super) fn event(
         &mut self,
+        scratch: &mut BytesMut,
         session: &mut Session,
         prefix: &[u8],
         event: &Event,
     ) -> Result<bool, SendError> {
-        let head = event.head.slice(1..);
-        self.message(session, prefix, head, event.body.clone(), event.tail.clone())
+        let parts = [event.head.slice(1..), event.body.clone(), event.tail.clone()];
+        self.message(scratch, session, prefix, parts)
     }
 
     /// Queues a whole text as one message.
-    pub(super) fn text(&mut self, session: &mut Session, text: Bytes) -> Result<bool, SendError> {
-        self.message(session, &[], Bytes::new(), text, Bytes::new())
+    pub(super) fn text(
+        &mut self,
+        scratch: &mut BytesMut,
+        session: &mut Session,
+        text: Bytes,
+    ) -> Result<bool, SendError> {
+        self.message(scratch, session, &[], [Bytes::new(), text, Bytes::new()])
     }
 
     fn message(
         &mut self,
+        scratch: &mut BytesMut,
         session: &mut Session,
         prefix: &[u8],
-        head: Bytes,
-        body: Bytes,
-        tail: Bytes,
+        [head, body, tail]: [Bytes; 3],
     ) -> Result<bool, SendError> {
         let parts: [&[u8]; 4] = [prefix, &head, &body, &tail];
         let outgoing = session.send(MessageKind::Text, &parts)?;
-        self.scratch.reserve(SCRATCH_BYTES);
-        self.scratch.put_slice(&outgoing.head);
+        scratch.put_slice(&outgoing.head);
         if let Some(deflated) = outgoing.body {
-            self.frames(Bytes::new(), deflated, Bytes::new());
+            self.frames(scratch, Bytes::new(), deflated, Bytes::new());
             return Ok(true);
         }
-        self.scratch.put_slice(prefix);
+        scratch.put_slice(prefix);
         if head.len() + body.len() + tail.len() <= COPIED_BYTES_MAX {
-            [head, body, tail].iter().for_each(|part| self.scratch.put_slice(part));
-            self.frames(Bytes::new(), Bytes::new(), Bytes::new());
+            [head, body, tail].iter().for_each(|part| scratch.put_slice(part));
+            self.frames(scratch, Bytes::new(), Bytes::new(), Bytes::new());
         } else {
-            self.frames(head, body, tail);
+            self.frames(scratch, head, body, tail);
         }
         Ok(false)
     }
 
     /// What is in the scratch, then these; a large body becomes several frames, so that none is
     /// larger than a ring.
-    fn frames(&mut self, head: Bytes, mut body: Bytes, tail: Bytes) {
-        let frame = Frame::new().with(self.scratch.split().freeze()).with(head);
+    fn frames(&mut self, scratch: &mut BytesMut, head: Bytes, mut body: Bytes, tail: Bytes) {
+        let frame = Frame::new().with(scratch.split().freeze()).with(head);
         if body.len() <= PIECE_BYTES {
             return self.hold(frame.with(body).with(tail));
         }

@@ -50,7 +50,7 @@ pub(super) struct Socket {
     leaving: Vec<Marks>,
     /// Raised when a stream has something new, and when the server stops.
     pub(super) news: Rc<Notify>,
-    pub(super) request_id: Option<Box<RequestId>>,
+    pub(super) request_id: Option<RequestId>,
     pub(super) trace: Option<Box<TraceContext>>,
     /// Whose streams it begins and may see.
     pub(super) principal: Arc<str>,
@@ -92,6 +92,9 @@ impl Socket {
         let mut readable = pin!(socket.readable());
         let mut out = Gather::new();
         loop {
+            if out.is_empty() {
+                self.node.take_queue_back(std::mem::replace(&mut out, self.node.lend_queue()));
+            }
             // The first may have come glued to the handshake.
             if self.takes_ops()
                 && let Some(buf) = self.unread.take()
@@ -180,9 +183,10 @@ impl Socket {
                     silent = 0;
                     let prefix = self.streams[0].prefix.clone();
                     let bytes = event.len();
-                    let queued = self
-                        .outbox()
-                        .map(|(outbox, session)| outbox.event(session, &prefix, &event));
+                    let node = Rc::clone(&self.node);
+                    let queued = self.outbox().map(|(outbox, session)| {
+                        node.with_frames(|out| outbox.event(out, session, &prefix, &event))
+                    });
                     if self.count_queued(queued) {
                         deflated += bytes;
                     }
@@ -197,7 +201,10 @@ impl Socket {
 
     /// Queues an answer to an op.
     pub(super) fn answer(&mut self, text: Bytes) {
-        let queued = self.outbox().map(|(outbox, session)| outbox.text(session, text));
+        let node = Rc::clone(&self.node);
+        let queued = self
+            .outbox()
+            .map(|(outbox, session)| node.with_frames(|out| outbox.text(out, session, text)));
         self.count_queued(queued);
     }
 
@@ -228,7 +235,9 @@ impl Socket {
             let made = made.inspect_err(|bug| tracing::error!("a ring was not made: {bug}"));
             self.outbox = made.ok().map(Box::new);
         }
-        Some((self.outbox.as_deref_mut()?, &mut self.session))
+        let outbox = self.outbox.as_deref_mut()?;
+        outbox.rise(&self.node);
+        Some((outbox, &mut self.session))
     }
 
     /// Whether to shut our side, because both have closed and all is sent; the end once the socket is
@@ -254,8 +263,11 @@ impl Socket {
 
     /// Gives back what a socket that has nothing to say does not need.
     fn rest(&mut self, out: &mut Gather) {
+        self.node.take_queue_back(std::mem::take(out));
+        if let Some(outbox) = &mut self.outbox {
+            outbox.rest(&self.node);
+        }
         if self.streams.is_empty() {
-            *out = Gather::new();
             self.outbox = None;
             self.leaving = Vec::new();
             self.streams = VecDeque::new();
@@ -335,12 +347,15 @@ impl Socket {
         let observe = &self.node.observe;
         observe.add(Counter::BytesOut, sent as u64);
         if let Some(key) = &self.key {
-            key.quota.bytes().charge(now, sent as u64);
+            key.quota.charge(now, sent as u64);
+            key.tell(&self.node.shared.cluster);
         }
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
         let pressed = outbox.handle_sent(now, sent, begun);
+        let stats = outbox.stats();
+        outbox.adapted.count(&self.node, &stats);
         for attached in &mut self.streams {
-            attached.publish(&outbox.stats(), sent);
+            attached.publish(&stats, sent);
             attached.marks.measure(observe, now, false);
         }
         self.leaving.drain(..).for_each(|mut marks| marks.measure(observe, now, true));

@@ -11,6 +11,7 @@ mod ws;
 
 use axum::serve::ListenerExt;
 use fetch::HttpClient;
+use mimalloc::MiMalloc;
 use moka::future::Cache;
 use page::Page;
 use std::io::Write;
@@ -18,6 +19,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 
