@@ -225,7 +225,7 @@ def slow(connection):
 
 
 def liar(payload):
-    """Answers every look-up of a page with the same bytes, at once; of streams it knows nothing."""
+    """Answers every look-up of a page with the same bytes, at once; of streams and debts it knows nothing."""
     def speak(connection):
         file = connection.makefile("rwb")
         while command := read_answer(file):
@@ -234,6 +234,8 @@ def liar(payload):
                 file.write(b"$%d\r\n%s\r\n" % (len(payload), payload))
             elif word == b"GET":
                 file.write(b"$-1\r\n")
+            elif word == b"EVAL" and b"limit:" in asks[2]:
+                file.write(b"*3\r\n:0\r\n:0\r\n:0\r\n")
             elif word == b"EVAL":
                 file.write(b":-1\r\n")
             elif word in (b"LPOP", b"HGETALL", b"XRANGE"):
