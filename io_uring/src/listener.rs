@@ -35,6 +35,7 @@ struct Inner {
 
 impl TcpListener {
     /// Listens on `addr` with `SO_REUSEADDR` and `SO_REUSEPORT`, so that every core binds the same one; a wildcard IPv6 address accepts IPv4, too.
+    /// Its connections have `TCP_NODELAY`: what is ready leaves in one send, and a later one must not wait for the acknowledgement of the last.
     ///
     /// # Errors
     /// What `socket(2)`, `bind(2)` and `listen(2)` say.
@@ -48,18 +49,9 @@ impl TcpListener {
         }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         socket.listen(backlog)?;
-        let socket = sys::Pollable::new(socket.into())?;
-        Ok(TcpListener {
-            inner: Rc::new(Inner {
-                socket,
-                stop: Signal::new(),
-                burst: Cell::new(0),
-                shared: false,
-            }),
-        })
+        TcpListener::new(socket.into(), false)
     }
 
     /// Takes over a listening socket that another process made, and may still have: what waits in its backlog at
@@ -68,15 +60,18 @@ impl TcpListener {
     /// # Errors
     /// When it can't be registered with this core's loop.
     pub fn from_fd(fd: OwnedFd) -> io::Result<TcpListener> {
-        SockRef::from(&fd).set_nonblocking(true)?;
+        TcpListener::new(fd, true)
+    }
+
+    fn new(fd: OwnedFd, shared: bool) -> io::Result<TcpListener> {
+        let socket = SockRef::from(&fd);
+        socket.set_nonblocking(true)?;
+        // Each connection inherits it; a passed socket may not be of TCP.
+        let _ = socket.set_tcp_nodelay(true);
+        drop(socket);
         let socket = sys::Pollable::new(fd)?;
         Ok(TcpListener {
-            inner: Rc::new(Inner {
-                socket,
-                stop: Signal::new(),
-                burst: Cell::new(0),
-                shared: true,
-            }),
+            inner: Rc::new(Inner { socket, stop: Signal::new(), burst: Cell::new(0), shared }),
         })
     }
 

@@ -71,6 +71,23 @@ fn an_echo_in_both_directions() {
 }
 
 #[test]
+fn accepted_connections_send_without_delay_whoever_made_the_listener() {
+    on_both(|_| async {
+        let passed = StdListener::bind("127.0.0.1:0").unwrap();
+        let listeners = [
+            TcpListener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap(),
+            TcpListener::from_fd(passed.into()).unwrap(),
+        ];
+        for listener in listeners {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let accepted = listener.accept().await.unwrap().unwrap().into_fd().unwrap();
+            assert!(socket2::SockRef::from(&accepted).tcp_nodelay().unwrap());
+            drop(client);
+        }
+    });
+}
+
+#[test]
 fn a_read_that_is_taken_back_loses_nothing() {
     on_both(|_| async {
         let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
