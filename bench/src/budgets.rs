@@ -112,7 +112,11 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         println!("{verdict:<10} {name:<58} {:<14} {figure}", limit.to_string());
     }
     println!("\n{missed} missed, {unknown} undecided, skipped or failed");
-    Ok(missed == 0)
+    match (missed, unknown) {
+        (0, 0) => Ok(true),
+        (0, _) => Err(format!("{unknown} budgets could not be judged").into()),
+        _ => Ok(false),
+    }
 }
 
 /// The ratio of one figure of a scenario, ours over theirs or the other way round.

@@ -47,6 +47,18 @@ impl Load {
         groups.iter().find(|group| group["measured"] == true).unwrap_or(&Value::Null)
     }
 
+    /// The load, if each of its pages had a document: one that fails costs next to nothing, so it must
+    /// not pass for one that was extracted.
+    ///
+    /// # Errors
+    /// When any page failed.
+    pub(crate) fn without_failed_pages(self) -> Result<Self, Failure> {
+        match self.count("pages_failed") {
+            0.0 => Ok(self),
+            failed => Err(format!("{failed} pages failed").into()),
+        }
+    }
+
     /// A count of the measured group: `ok`, `events`, `results`, …
     pub(crate) fn count(&self, name: &str) -> f64 {
         self.group()["counts"][name].as_f64().unwrap_or(0.0)

@@ -1,13 +1,14 @@
 //! What the sandbox costs: CPU time of extraction through the host, everything included (charset,
 //! fresh instance, copies, checks), against a plain call of the same code built natively.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay::extract::{ExtractConfig, Extractor, Input, Options, Ticker, Worker};
 use forebay_extractor as native;
 use uring::lane::thread_cpu_time as cpu_time;
 
+use crate::flags::Flags;
 use crate::{Failure, Outcome, pages};
 
 /// Sandbox over native; the bar.
@@ -16,14 +17,15 @@ pub(crate) const RATIO_MAX: f64 = 1.6;
 const ROUNDS: usize = 9;
 const URL: &str = "https://example.com/a/b";
 
-/// Prints the ratio over the generated pages, or over the `.html` files of a folder.
+/// Prints the ratio over the generated pages, or over the `.html` files of a folder; of the built-in
+/// module, or of another build of it.
 pub(crate) fn run(args: &[String]) -> Outcome {
-    let pages = match args {
-        [] => pages::generated(60),
-        [flag, dir] if flag == "--pages" => read(Path::new(dir))?,
-        _ => return Err("usage: wasm-native [--pages DIR]".into()),
+    let flags = Flags::parse(args, &["--pages", "--module"])?;
+    let pages = match flags.text("--pages") {
+        None => pages::generated(60),
+        Some(dir) => read(Path::new(dir))?,
     };
-    Ok(compare(&pages)? <= RATIO_MAX)
+    Ok(compare(&pages, flags.text("--module"))? <= RATIO_MAX)
 }
 
 /// The ratio over so many generated pages.
@@ -31,12 +33,13 @@ pub(crate) fn run(args: &[String]) -> Outcome {
 /// # Errors
 /// When the sandbox can't be loaded, or answers differently.
 pub(crate) fn ratio(count: usize) -> Result<f64, Failure> {
-    compare(&pages::generated(count))
+    compare(&pages::generated(count), None)
 }
 
 /// Prints the ratio over these pages.
-fn compare(pages: &[String]) -> Result<f64, Failure> {
+fn compare(pages: &[String], module: Option<&str>) -> Result<f64, Failure> {
     let config = ExtractConfig {
+        module: module.map(PathBuf::from),
         cache_dir: forebay::extract::default_cache_dir(),
         cpu_budget: Duration::from_secs(30),
         ..ExtractConfig::default()

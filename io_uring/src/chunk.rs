@@ -188,6 +188,16 @@ impl Gather {
 }
 
 impl Batch {
+    /// Whether it is in one piece.
+    pub(crate) fn is_one(&self) -> bool {
+        self.chunks.len() == 1
+    }
+
+    /// Its first piece; empty where there is none.
+    pub(crate) fn first(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], |chunk| chunk)
+    }
+
     pub(crate) fn iovecs(&self) -> &[libc::iovec] {
         &self.iovecs
     }

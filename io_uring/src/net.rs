@@ -248,13 +248,13 @@ impl TcpStream {
         Ok(())
     }
 
-    /// One vectored send of what waits in `gather` (at most [`crate::chunk::IOV_MAX`] chunks), which then holds what was not sent. Returns the
+    /// One send of what waits in `gather` (vectored where it is in pieces, at most [`crate::chunk::IOV_MAX`] chunks), which then holds what was not sent. Returns the
     /// bytes sent; 0 only when nothing waited.
     ///
     /// When the future is dropped, `gather` is empty and an unknown part was sent: close the connection.
     ///
     /// # Errors
-    /// What `writev(2)` says; `gather` keeps everything. `WriteZero` should the kernel take nothing.
+    /// What `send(2)` or `writev(2)` says; `gather` keeps everything. `WriteZero` should the kernel take nothing.
     pub async fn send(&self, gather: &mut Gather) -> io::Result<usize> {
         if gather.is_empty() {
             return Ok(0);
@@ -264,8 +264,14 @@ impl TcpStream {
         loop {
             stats::update(|s| s.writes += 1);
             let op = SendOp { batch: gather.take_batch(), _in_flight: InFlight::new() };
-            // SAFETY: see `Conn::io_mut`.
-            let (result, done) = unsafe { self.conn.io_mut() }.writev(op).await;
+            // What is in one piece needs no list of pieces: `send` is the shorter way through the kernel.
+            let (result, done) = if op.batch.is_one() {
+                // SAFETY: see `Conn::io_mut`.
+                unsafe { self.conn.io_mut() }.write(op).await
+            } else {
+                // SAFETY: see `Conn::io_mut`.
+                unsafe { self.conn.io_mut() }.writev(op).await
+            };
             gather.restore(done.batch, waiting);
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -458,5 +464,16 @@ unsafe impl IoVecBuf for SendOp {
 
     fn read_iovec_len(&self) -> usize {
         self.batch.iovecs().len()
+    }
+}
+
+// SAFETY: the first piece's memory (see `WriteOp`) is owned by `batch` and neither moves with `self` nor changes while the operation has it.
+unsafe impl IoBuf for SendOp {
+    fn read_ptr(&self) -> *const u8 {
+        self.batch.first().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.batch.first().len()
     }
 }

@@ -125,7 +125,8 @@ impl StreamCheck {
         self.resumed = true;
     }
 
-    /// Checks one event; returns false for one that a resume repeated.
+    /// Checks one event; returns false for one that a resume repeated: it may do so until its first new
+    /// event, and not again behind that.
     pub(crate) fn handle_event(&mut self, event: &EventHead) -> bool {
         let Some(seq) = event.seq else {
             if self.is_over() {
@@ -156,6 +157,7 @@ impl StreamCheck {
             self.violation("seq missing", seq - covered);
         }
         self.next_seq = seq + 1;
+        self.resumed = false;
         self.take(event);
         true
     }

@@ -219,8 +219,11 @@ impl Live {
             let (asking, live) = (Rc::clone(node), Rc::clone(self));
             drop(uring::spawn(async move { live.run_sources(&asking).await }));
         }
-        let (driver, driven) = (Rc::clone(node), Rc::clone(self));
-        drop(uring::spawn(async move { driven.keep_time(&driver).await }));
+        // One whose pages were all in the cache is over by now.
+        if !self.over.get() {
+            let (driver, driven) = (Rc::clone(node), Rc::clone(self));
+            drop(uring::spawn(async move { driven.keep_time(&driver).await }));
+        }
         node.observe.count(Counter::StreamsStarted);
     }
 

@@ -27,6 +27,7 @@
 use super::series::Key;
 use super::snapshot::{Part, Snapshot};
 use super::sparse::Counts;
+use crate::error::Stage;
 use crate::limits::{LATENCY_INTERVAL, LATENCY_RING_BYTES_MAX, LATENCY_RING_SPAN};
 use crate::timings::Timings;
 use hdrhistogram::Histogram;
@@ -173,11 +174,28 @@ impl Recorder {
         self.series(key).live.saturating_record(time_us.min(MICROS_MAX));
     }
 
-    /// Counts the stages of one page. A stage at 0 is one that the page didn't pass (a reused
-    /// connection has no `tls`), so it counts as nothing instead of pulling percentiles down.
+    /// Counts the stages of one page of a crawl. A stage at 0 is mostly one that the page didn't pass (a
+    /// reused connection has no `tls`), and counts as nothing instead of pulling percentiles down; but
+    /// every page waits for its turn and every extracted one for its lane and for its place in the
+    /// stream, were it for less than 1 µs.
     pub fn record_page(&mut self, timings: &Timings) {
-        for (stage, time_us) in timings.iter().filter(|(_, time_us)| *time_us > 0) {
-            self.record_micros(Key::Page(stage), u64::from(time_us));
+        let extracted = timings.micros(Stage::Extract) > 0;
+        for (stage, time_us) in timings.iter() {
+            let passed = match stage {
+                Stage::Queue => true,
+                Stage::ExtractWait | Stage::EmitWait => extracted,
+                _ => false,
+            };
+            if passed || time_us > 0 {
+                self.record_micros(Key::Page(stage), u64::from(time_us));
+            }
+        }
+    }
+
+    /// Counts the stages of a document that a client brought: it waited for its lane and was extracted.
+    pub fn record_extraction(&mut self, timings: &Timings) {
+        for stage in [Stage::ExtractWait, Stage::Extract] {
+            self.record_micros(Key::Page(stage), u64::from(timings.micros(stage)));
         }
     }
 

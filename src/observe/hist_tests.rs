@@ -149,9 +149,23 @@ fn a_page_counts_the_stages_that_it_passed() {
     let snapshot = recorder.snapshot(ALL, clock.now);
     assert_eq!(
         snapshot.keys().collect::<Vec<_>>(),
-        [Key::Page(Stage::Dns), Key::Page(Stage::Body)]
+        [Key::Page(Stage::Queue), Key::Page(Stage::Dns), Key::Page(Stage::Body)]
     );
     assert_eq!(snapshot.histogram(DNS).unwrap().max(), 900);
+}
+
+#[test]
+fn what_every_page_passes_counts_however_quick_it_was() {
+    let clock = Clock::new();
+    let mut recorder = clock.recorder();
+    let mut timings = Timings::default();
+    timings.add(Stage::Extract, Duration::from_micros(5));
+    recorder.record_page(&timings);
+    recorder.record_extraction(&timings);
+    let snapshot = recorder.snapshot(ALL, clock.now);
+    let count = |stage| snapshot.histogram(Key::Page(stage)).map_or(0, |h| h.len());
+    let stages = [Stage::Queue, Stage::ExtractWait, Stage::Extract, Stage::EmitWait, Stage::Tls];
+    assert_eq!(stages.map(count), [1, 2, 2, 1, 0]);
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Core {
         self.recorder.borrow_mut().record_page(timings);
     }
 
+    /// See [`Recorder::record_extraction`].
+    pub fn record_extraction(&self, timings: &Timings) {
+        self.recorder.borrow_mut().record_extraction(timings);
+    }
+
     /// Counts one.
     pub fn count(&self, counter: Counter) {
         self.counters.inc(counter);

@@ -1,5 +1,6 @@
 //! What of a request matters to us, taken out of its head, so that the head's bytes can go.
 
+use super::access::visit::is_probe;
 use super::mcp::Fields;
 use super::pages::Browse;
 use super::route::Route;
@@ -62,11 +63,14 @@ impl Ask {
     #[must_use]
     pub fn of(request: &Request<'_>) -> Self {
         let asterisk = request.target_form() == TargetForm::Asterisk;
+        let route = if asterisk { None } else { Route::find(request.path()) };
+        if is_probe(route) {
+            return Self::of_probe(request, route);
+        }
         let (body_type, charset) = match request.field("content-type") {
             Some(value) => body_type(value),
             None => (BodyType::Missing, None),
         };
-        let route = if asterisk { None } else { Route::find(request.path()) };
         let page = route.is_some_and(Route::is_page);
         Self {
             route,
@@ -84,6 +88,27 @@ impl Ask {
             upgrade: None,
             browse: page.then(|| Box::new(Browse::of(request))),
             mcp: (route == Some(Route::Mcp)).then(|| Box::new(Fields::of(request))),
+        }
+    }
+
+    /// Of a request for `/livez` or `/readyz`, of which nothing but its id matters.
+    fn of_probe(request: &Request<'_>, route: Option<Route>) -> Self {
+        Self {
+            route,
+            method: request.method(),
+            asterisk: false,
+            request_id: request.field("x-request-id").and_then(RequestId::from_field),
+            has_length: false,
+            body_type: BodyType::Missing,
+            charset: None,
+            query: None,
+            wants_sse: false,
+            wants_openmetrics: false,
+            last_event_id: None,
+            idempotency_key: None,
+            upgrade: None,
+            browse: None,
+            mcp: None,
         }
     }
 
@@ -159,29 +184,44 @@ impl Ask {
 
 /// Reads a media type with its charset (RFC 9110 §8.3.1).
 fn body_type(value: &[u8]) -> (BodyType, Option<String>) {
-    let text = String::from_utf8_lossy(value);
-    let mut parts = text.split(';');
-    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
-    let charset = parts.find_map(|part| {
-        let (name, value) = part.split_once('=')?;
-        let value = value.trim().trim_matches('"');
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.to_owned())
-    });
-    let body_type = match essence.as_str() {
-        "application/json" => BodyType::Json,
-        "text/html" | "application/xhtml+xml" => BodyType::Html,
-        other if other.ends_with("+json") => BodyType::Json,
-        _ => BodyType::Other,
+    let (essence, mut parameters) = media_type(value);
+    let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
+    let ends = |suffix: &str| {
+        let start = essence.len().saturating_sub(suffix.len());
+        essence[start..].eq_ignore_ascii_case(suffix.as_bytes())
     };
-    (body_type, charset)
+    let body_type = if is("application/json") || ends("+json") {
+        BodyType::Json
+    } else if is("text/html") || is("application/xhtml+xml") {
+        BodyType::Html
+    } else {
+        BodyType::Other
+    };
+    let charset = parameters.find(|(name, _)| name.eq_ignore_ascii_case(b"charset"));
+    let named = charset.map(|(_, value)| String::from_utf8_lossy(value));
+    (body_type, named.map(|value| value.trim_matches('"').to_owned()))
 }
 
 /// Whether `Accept` names a media type with a weight above zero (RFC 9110 §12.5.1).
 fn accepts(request: &Request<'_>, wanted: &str) -> bool {
+    let refused = |(name, value): (&[u8], &[u8])| {
+        let weight = || std::str::from_utf8(value).ok()?.parse::<f32>().ok();
+        name.eq_ignore_ascii_case(b"q") && weight() == Some(0.0)
+    };
     request.fields().all("accept").flat_map(list_members).any(|member| {
-        let text = String::from_utf8_lossy(member).to_ascii_lowercase();
-        let mut parts = text.split(';').map(str::trim);
-        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-        parts.next() == Some(wanted) && !parts.any(refused)
+        let (essence, mut parameters) = media_type(member);
+        essence.eq_ignore_ascii_case(wanted.as_bytes()) && !parameters.any(refused)
     })
+}
+
+/// A media type's name, and the names and values of its parameters; of values in quotation marks
+/// those without a `;` alone, which is enough for a charset and a weight.
+fn media_type(value: &[u8]) -> (&[u8], impl Iterator<Item = (&[u8], &[u8])>) {
+    let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let essence = parts.next().unwrap_or_default();
+    let parameters = parts.filter_map(|part| {
+        let at = part.iter().position(|byte| *byte == b'=')?;
+        Some((part[..at].trim_ascii(), part[at + 1..].trim_ascii()))
+    });
+    (essence, parameters)
 }

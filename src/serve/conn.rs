@@ -122,13 +122,14 @@ impl From<io::Error> for Gone {
 }
 
 impl Conn {
-    /// A connection that was just accepted.
+    /// A connection that was accepted at `since`.
     #[must_use]
     pub fn new(
         node: Rc<Node>,
         serving: Serving,
         arrival: Arrival,
         timeouts: Rc<Timeouts>,
+        since: Instant,
     ) -> Box<Self> {
         let Serving { access, jobs, site } = serving;
         let now = Instant::now();
@@ -148,7 +149,7 @@ impl Conn {
             sent: 0,
             inbox: arrival.early,
             out: Gather::new(),
-            since: now,
+            since,
             request_id: None,
             endpoint: Endpoint::Other,
             stages: Stages::parsed(now),
@@ -189,8 +190,9 @@ impl Conn {
                     self.out = self.node.lend_queue();
                     self.requests += 1;
                     self.endpoint = ask.endpoint();
-                    self.stages = Stages::parsed(now);
-                    self.record(Measure::AcceptToParse, now);
+                    let parsed = Instant::now();
+                    self.stages = Stages::parsed(parsed);
+                    self.record(Measure::AcceptToParse, parsed);
                     self.request_id = ask.request_id.clone();
                     // The quickest route of all needs nothing that has to be kept.
                     self.ask = (!ask.is_livez()).then(|| Box::new(ask));
@@ -431,7 +433,7 @@ impl Conn {
 
     async fn write_interim(&mut self, interim: &'static [u8]) -> Result<(), Gone> {
         self.out.push(interim);
-        self.flush().await
+        self.flush(Instant::now()).await
     }
 
     /// Answers with a refusal.
@@ -482,10 +484,13 @@ impl Conn {
             }
             None => self.start_answer(status, length, &fields)?,
         };
-        self.out.push(head);
+        let mut whole = head;
         if !answer.head_only {
-            self.out.push(text);
+            // In one piece with its head.
+            whole.reserve(text.len());
+            whole.extend_from_slice(text.as_bytes());
         }
+        self.out.push(whole);
         self.finish_answer().await
     }
 
@@ -524,7 +529,7 @@ impl Conn {
     pub(super) async fn finish_answer(&mut self) -> Result<(), Gone> {
         let ready = Instant::now();
         let waited = !self.out.is_empty();
-        self.flush().await?;
+        self.flush(ready).await?;
         let now = Instant::now();
         if waited {
             self.note_first_byte(ready, now);
@@ -541,12 +546,17 @@ impl Conn {
     }
 
     /// Sends all that waits in `out`; a client that takes nothing for too long is cut.
-    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+    pub(super) async fn flush(&mut self, mut now: Instant) -> Result<(), Gone> {
         let stall = Duration::from_millis(self.node.shared.config.write_stall_ms);
         while !self.out.is_empty() {
             let sending = self.socket.send(&mut self.out);
-            match self.alarm.timeout_at(Instant::now() + stall, sending).await {
-                Ok(Ok(sent)) => self.count_sent(sent),
+            match self.alarm.timeout_at(now + stall, sending).await {
+                Ok(Ok(sent)) => {
+                    self.count_sent(sent);
+                    if !self.out.is_empty() {
+                        now = Instant::now();
+                    }
+                }
                 Ok(Err(_)) => return Err(Gone),
                 Err(_) => {
                     // Nothing that is still queued may keep the socket alive.

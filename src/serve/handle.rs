@@ -334,7 +334,7 @@ pub(super) async fn extract_page(conn: &Conn, given: Given) -> Result<Done, ApiE
     let mut timings = Timings::default();
     timings.add(Stage::ExtractWait, reply.waited);
     timings.add(Stage::Extract, reply.took);
-    conn.node.observe.record_page(&timings);
+    conn.node.observe.record_extraction(&timings);
     let extracted = reply.outcome.map_err(extract_error)?;
     let quality = extracted.quality_json().into();
     Ok(Done { document: extracted.document(), quality, timings })

@@ -134,6 +134,7 @@ async fn accept(node: Rc<Node>, listener: TcpListener, connections: Rc<Connectio
 }
 
 fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) {
+    let accepted = Instant::now();
     let pass = connections.gate.enter();
     let open = node.shared.connections.fetch_add(1, Ordering::Relaxed);
     let counted = Counted { node: Rc::clone(node), _pass: pass };
@@ -157,7 +158,7 @@ fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) 
         let upgraded = match Box::pin(arrive(&access, &node.shared.config, socket)).await {
             Ok(arrival) => {
                 let timeouts = open.connections.timeouts(&node.shared.config);
-                Conn::new(node, serving, arrival, timeouts).run(&drain).await
+                Conn::new(node, serving, arrival, timeouts, accepted).run(&drain).await
             }
             Err(turned) => {
                 turn_away(&node, &access, turned).await;

@@ -194,7 +194,7 @@ impl Run<'_> {
         let lasting = |seconds: f64| -> Result<Load, Failure> {
             let duration = format!("{}ms", (seconds * 1e3).ceil());
             let closed = ["--closed", &clients, "-d", &duration, "--drain", "60s"];
-            self.load(path, &[&closed[..], flags].concat())
+            self.load(path, &[&closed[..], flags].concat())?.without_failed_pages()
         };
         lasting(self.env.seconds / 10.0)?;
         lasting(self.env.seconds)
@@ -239,7 +239,7 @@ impl Run<'_> {
         let urls: Vec<String> =
             (0..CACHED_URLS).map(|n| self.env.page(&format!("/page/{n}?size=4000"))).collect();
         let body = self.primed(&urls, &[])?;
-        let load = self.many(transport, 2, &["--body", &body])?;
+        let load = self.many(transport, 2, &["--body", &body])?.without_failed_pages()?;
         Ok(cpu_figures(&load, load.count("events"), Per::Frame))
     }
 
@@ -277,6 +277,7 @@ impl Run<'_> {
         let one = self.one_page()?;
         let flags: Vec<&str> = one.iter().map(|flag| &**flag).collect();
         let load = self.load("/crawl/stream", &[&open[..], &warm, &flags].concat())?;
+        let load = load.without_failed_pages()?;
         [("TTFB p50", "p50_us"), ("TTFB p99", "p99_us"), ("TTFB p99.9", "p99_9_us")]
             .into_iter()
             .map(|(name, quantile)| {

@@ -122,8 +122,8 @@ impl RunReport {
             threads: scenario.threads,
             interrupted: outcome.interrupted,
             groups,
-            client: usage_report(before, before, after),
-            server: outcome.server.map(|[before, ready, after]| usage_report(before, ready, after)),
+            client: usage_report([before, before, before, after]),
+            server: outcome.server.map(usage_report),
         })
     }
 
@@ -233,13 +233,13 @@ fn point(second: u64, tally: &Tally) -> Point {
     }
 }
 
-fn usage_report(before: Usage, ready: Usage, after: Usage) -> UsageReport {
+fn usage_report([before, ready, warm, after]: [Usage; 4]) -> UsageReport {
     UsageReport {
         rss_before_bytes: before.rss_bytes,
         rss_connected_bytes: ready.rss_bytes,
         rss_after_bytes: after.rss_bytes,
-        // CPU time of the run itself, without the connecting before it.
-        user_s: after.user_s - ready.user_s,
-        system_s: after.system_s - ready.system_s,
+        // CPU time of what was measured, without connecting and warm-up.
+        user_s: after.user_s - warm.user_s,
+        system_s: after.system_s - warm.system_s,
     }
 }

@@ -129,7 +129,7 @@ fn usage_line(out: &mut String, label: &str, usage: &UsageReport, report: &RunRe
     let _ = writeln!(
         out,
         "{label}: CPU {cpu:.2} s ({:.0} % of a core; {:.2} user, {:.2} system){each}",
-        100.0 * cpu / report.elapsed_s.max(1e-3),
+        100.0 * cpu / report.measured_s(),
         usage.user_s,
         usage.system_s,
     );
@@ -139,7 +139,7 @@ fn usage_line(out: &mut String, label: &str, usage: &UsageReport, report: &RunRe
 pub(crate) fn warnings(report: &RunReport) -> Vec<String> {
     let mut out = Vec::new();
     let cpu = report.client.user_s + report.client.system_s;
-    let busy = cpu / report.elapsed_s.max(1e-3) / report.threads.max(1) as f64;
+    let busy = cpu / report.measured_s() / report.threads.max(1) as f64;
     if busy > 0.85 {
         out.push(format!(
             "the generator used {:.0} % of its {} thread(s): its own queueing is in these figures; \
@@ -163,14 +163,14 @@ pub(crate) fn warnings(report: &RunReport) -> Vec<String> {
         }
         if counts.unsent > 0 {
             out.push(format!(
-                "{}: {} requests never got a connection; their latency would be the longest of all",
+                "{}: {} requests never got a connection; their wait until the end counts as their latency",
                 group.name,
                 count(counts.unsent)
             ));
         }
         if counts.failed > 0 && counts.failed * 100 > counts.started {
             out.push(format!(
-                "{}: {} of {} requests failed; percentiles are of the others",
+                "{}: {} of {} requests failed; of those only what was given up counts, as latency so far",
                 group.name,
                 count(counts.failed),
                 count(counts.started)

@@ -96,6 +96,13 @@ impl Context {
         num::to_u64(self.due.borrow().len())
     }
 
+    /// Those that were due and never sent have waited at least until now.
+    pub(crate) fn record_unsent(&self, now: Instant) {
+        for arrival in self.due.borrow().iter().filter(|arrival| self.measures(arrival)) {
+            self.record_since(Metric::Latency, arrival.intended, now);
+        }
+    }
+
     /// Whether an arrival is past the warm-up.
     pub(crate) fn measures(&self, arrival: &Arrival) -> bool {
         arrival.intended >= self.measure_from.get()

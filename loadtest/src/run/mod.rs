@@ -36,10 +36,11 @@ pub(crate) struct Outcome {
     pub(crate) seconds: Vec<BTreeMap<u64, Tally>>,
     /// The sum of each group.
     pub(crate) totals: Vec<Tally>,
-    /// The generator itself over the run.
+    /// The generator itself, from the end of the warm-up on.
     pub(crate) client: (Usage, Usage),
-    /// The server: before any connection, with all connections made, after the run.
-    pub(crate) server: Option<[Usage; 3]>,
+    /// The server: before any connection, with all connections made, at the end of the warm-up, after
+    /// the run.
+    pub(crate) server: Option<[Usage; 4]>,
     /// Somebody stopped it early.
     pub(crate) interrupted: bool,
 }
@@ -77,8 +78,9 @@ pub(crate) fn run(scenario: Scenario, pid: Option<u32>, progress: bool) -> Resul
     // A moment for the server to come to rest after the connects.
     thread::sleep(Duration::from_millis(if pid.is_some() { 300 } else { 10 }));
     let server_ready = usage()?;
-    let client_before = Usage::of("self")?;
     let (started_at, began) = (SystemTime::now(), Instant::now());
+    let (over, until_over) = mpsc::channel();
+    let warm = watch_warmup(scenario.warmup, until_over, pid.clone())?;
     let _ = start_sender.send(Some(began));
     let collected = collector.collect(&inbox, || usage().ok().flatten());
     let elapsed = began.elapsed();
@@ -89,8 +91,11 @@ pub(crate) fn run(scenario: Scenario, pid: Option<u32>, progress: bool) -> Resul
     }
     collected?;
     let (seconds, totals) = collector.finish();
-    let server = match (server_before, server_ready, server_after) {
-        (Some(before), Some(ready), Some(after)) => Some([before, ready, after]),
+    drop(over);
+    let (client_before, server_warm) =
+        warm.join().map_err(|_| "a thread panicked".to_owned())??;
+    let server = match (server_before, server_ready, server_warm, server_after) {
+        (Some(before), Some(ready), Some(warm), Some(after)) => Some([before, ready, warm, after]),
         _ => None,
     };
     Ok(Outcome {
@@ -107,6 +112,25 @@ pub(crate) fn run(scenario: Scenario, pid: Option<u32>, progress: bool) -> Resul
         server,
         interrupted: stop.load(Ordering::Relaxed),
     })
+}
+
+/// CPU time of the generator and, where it is watched, of the server.
+type Warm = (Usage, Option<Usage>);
+
+/// Reads the CPU times at the end of the warm-up, or of the run should that come first: what came before
+/// must not be divided by the measured requests.
+fn watch_warmup(
+    warmup: Duration,
+    over: Receiver<()>,
+    pid: Option<String>,
+) -> Result<thread::JoinHandle<Result<Warm, String>>, String> {
+    thread::Builder::new()
+        .name("warm-up".to_owned())
+        .spawn(move || {
+            let _ = over.recv_timeout(warmup);
+            Ok((Usage::of("self")?, pid.as_deref().map(Usage::of).transpose()?))
+        })
+        .map_err(|error| format!("cannot start a thread: {error}"))
 }
 
 /// Ctrl-C ends the run early; its figures are still reported.

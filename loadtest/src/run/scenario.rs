@@ -278,7 +278,7 @@ impl GroupSpec {
         if let Some(own) = &self.path {
             path.clone_from(own);
         } else if path == "/" {
-            path = default_path(transport, &body).to_owned();
+            path = default_path(kind, transport, &body).to_owned();
         }
         let sends_body = !matches!(body, Body::Empty);
         let default_method = if sends_body { "POST" } else { "GET" };
@@ -399,8 +399,9 @@ impl GroupSpec {
     }
 }
 
-fn default_path(transport: Transport, body: &Body) -> &'static str {
+fn default_path(kind: Kind, transport: Transport, body: &Body) -> &'static str {
     match (transport, body) {
+        (Transport::Http, _) if kind == Kind::Idle => "/livez",
         (Transport::Ndjson, _) => "/crawl/stream",
         (Transport::Sse, _) => "/crawl/sse",
         (Transport::Ws, _) => "/crawl/ws",

@@ -206,6 +206,7 @@ impl Shard {
         for task in &running {
             task.abort();
         }
+        let now = Instant::now();
         for context in groups {
             let unfinished = context.in_flight.get();
             context.count(|tally| {
@@ -214,6 +215,7 @@ impl Shard {
                     tally.fail("unfinished at the end");
                 }
             });
+            context.record_unsent(now);
         }
     }
 }
@@ -262,6 +264,7 @@ async fn serve(context: &Context, conn: &mut Option<Conn>, arrival: Arrival) {
     if measured {
         context.count(|tally| tally.counts.started += 1);
     }
+    let begun = Begun { context, arrival, measured };
     let exchange = async {
         match (context.group.kind, context.group.transport) {
             (Kind::Storm(then), _) => storm(context, arrival, then).await,
@@ -270,7 +273,10 @@ async fn serve(context: &Context, conn: &mut Option<Conn>, arrival: Arrival) {
         }
     };
     let result = match tokio::time::timeout(context.group.timeout, exchange).await {
-        Ok(result) => result,
+        Ok(result) => {
+            begun.ended();
+            result
+        }
         Err(_) => Err("timeout".to_owned()),
     };
     context.in_flight.set(context.in_flight.get() - 1);
@@ -279,6 +285,29 @@ async fn serve(context: &Context, conn: &mut Option<Conn>, arrival: Arrival) {
         && measured
     {
         context.count(|tally| tally.fail(&failure));
+    }
+}
+
+/// A request that was sent. Where it is given up before it has ended, by its timeout or at the end of
+/// the run, it has waited at least until then: left out, a server that hangs would look quick.
+struct Begun<'a> {
+    context: &'a Context,
+    arrival: Arrival,
+    measured: bool,
+}
+
+impl Begun<'_> {
+    /// It has ended, and whoever saw the end has recorded it.
+    fn ended(mut self) {
+        self.measured = false;
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.measured {
+            self.context.record_since(Metric::Latency, self.arrival.intended, Instant::now());
+        }
     }
 }
 
@@ -341,7 +370,8 @@ async fn storm(context: &Context, arrival: Arrival, then: Then) -> Result<(), St
 async fn idle(context: Rc<Context>, conn: Option<Conn>, end: Option<Instant>) {
     let Some(mut conn) = conn else { return };
     let hold = async {
-        if context.group.path != "/" && conn.ws.is_none() {
+        if conn.ws.is_none() {
+            // A connection that has never asked is no idle one: servers close it soon.
             let bytes = context.with_request(0, <[u8]>::to_vec);
             if conn.send(&bytes).await.is_err() {
                 return;

@@ -15,7 +15,8 @@ const NOTES_MAX: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
-    /// Intended send time to the last byte: what a user feels.
+    /// Intended send time to the last byte: what a user feels. Of a request that was given up, or never
+    /// sent, to the moment at which that was decided: a lower bound of what it would have been.
     Latency,
     /// Actual send time to the last byte: what a closed loop would have reported.
     Service,
@@ -29,7 +30,7 @@ pub(crate) enum Metric {
     TtfrService,
     /// From one durable event of a stream to the next.
     Gap,
-    /// TCP connect, with the WebSocket handshake where there is one.
+    /// TCP connect.
     Connect,
     /// From a cut to the first byte of the resumed stream.
     Resume,

@@ -201,7 +201,7 @@ impl Out {
             conn.out.push(self.scratch.split().freeze());
         }
         let any = !conn.out.is_empty();
-        conn.flush().await?;
+        conn.flush(Instant::now()).await?;
         Ok(any)
     }
 

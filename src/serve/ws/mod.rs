@@ -118,7 +118,7 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Box<Ask>) -> Result<(), Gone> 
         fields.push(("X-Request-ID", id.as_str().as_bytes()));
     }
     let glued = conn.start_upgrade("websocket", &fields)?;
-    conn.flush().await?;
+    conn.flush(Instant::now()).await?;
     conn.node.observe.count(Counter::WsOpened);
     let session =
         Session::new(Instant::now(), session_config(&conn.node.shared.config), accepted.deflate);

@@ -90,10 +90,7 @@ fn run(listen: &str) -> std::io::Result<()> {
             let _ = socket.set_nodelay(true);
         });
         let router = handlers::router(Arc::new(App::new(cpus)));
-        axum::serve(listener, router)
-            .with_graceful_shutdown(async {
-                let _ = tokio::signal::ctrl_c().await;
-            })
-            .await
+        // No graceful shutdown: it would cost each connection a wait of its own.
+        axum::serve(listener, router).await
     })
 }
