@@ -44,6 +44,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Each of them.
+    pub const ALL: [Self; 8] = [
+        Self::Metadata,
+        Self::Search,
+        Self::Result,
+        Self::Gap,
+        Self::Error,
+        Self::Summary,
+        Self::Progress,
+        Self::Heartbeat,
+    ];
+
     /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -9,12 +9,17 @@ import unittest
 import invariants
 import server
 from client import Connection, ask, origin_json, request, stream
-from redises import FIRST, PATIENT, Redis, becomes, node
+from redises import FIRST, Redis, becomes, node
 from server import QUICK, Origin, Server, wait_until
+from test_search import Provider, searxng
 
 
 class Nodes(unittest.TestCase):
     """Two nodes and a Redis, for all tests of a class."""
+
+    flags = ()
+    # URLs that a stream begins with, where it finds its others later; and events between that.
+    begins, found = None, 0
 
     @classmethod
     def setUpClass(cls):
@@ -23,17 +28,23 @@ class Nodes(unittest.TestCase):
         cls.origin = server.shared()[1]
         cls.redis = Redis()
         cls.addClassCleanup(cls.redis.end)
-        cls.one, cls.other = node(cls.redis.url), node(cls.redis.url)
+        cls.one, cls.other = node(cls.redis.url, *cls.flags), node(cls.redis.url, *cls.flags)
         cls.addClassCleanup(cls.one.stop)
         cls.addClassCleanup(cls.other.stop)
         assert becomes(cls.one, "up") and becomes(cls.other, "up")
+
+    def asking(self, urls, **options):
+        """Where a stream of these URLs is asked for, and how."""
+        return "/crawl/stream", {"urls": urls, "options": {**FIRST, **options}}
+
+    def broken(self, events, total):
+        return invariants.broken(events, total, self.begins)
 
     def begin(self, target, urls, fields=(), **options):
         """A stream under way and its id; read as far as `metadata`."""
         connection = Connection(target.address)
         self.addCleanup(connection.close)
-        body = {"urls": urls, "options": {**FIRST, **options}}
-        connection.send(request("POST", "/crawl/stream", body, fields))
+        connection.send(request("POST", *self.asking(urls, **options), fields))
         head = connection.read_head()
         self.assertEqual(head.status, 200)
         lines = (json.loads(line) for line in connection.read_lines(head))
@@ -63,12 +74,12 @@ class Nodes(unittest.TestCase):
 class Anywhere(Nodes):
     def test_a_finished_stream_is_read_on_another_node(self):
         urls = [self.origin.page(3000 + n, size=2000) for n in range(60)] + ["http://10.0.0.1/"]
-        _, first = stream(self.one, urls, **FIRST)
-        stream_id = first[0]["stream_id"]
+        stream_id, first, lines = self.begin(self.one, urls)
+        first.extend(lines)
         self.assertTrue(wait_until(lambda: self.known(self.other, stream_id)))
         again = self.events(self.other, stream_id)
         self.assertEqual(self.durable(again), self.durable(first))
-        self.assertEqual(invariants.broken(again, len(urls)), [])
+        self.assertEqual(self.broken(again, len(urls)), [])
         self.assertEqual(self.durable(self.events(self.other, stream_id, after=40)), self.durable(first)[41:])
         state = ask(self.other, "GET", f"/streams/{stream_id}").json()
         self.assertEqual((state["state"], state["total_urls"]), ("closed", 61))
@@ -83,7 +94,7 @@ class Anywhere(Nodes):
         first.extend(lines)
         reader.join(30)
         self.assertEqual(self.durable(there), self.durable(first))
-        self.assertEqual(invariants.broken(there, 40), [])
+        self.assertEqual(self.broken(there, 40), [])
 
     def test_a_client_that_was_cut_off_goes_on_elsewhere_and_holds_the_stream(self):
         """Longer than its resume window: only the reader on the other node keeps it."""
@@ -95,7 +106,7 @@ class Anywhere(Nodes):
         after = self.durable(first)[-1]["seq"]
         rest = self.durable(self.events(self.other, stream_id, after))
         events = self.durable(first) + rest
-        self.assertEqual([event["seq"] for event in events], list(range(42)))
+        self.assertEqual([event["seq"] for event in events], list(range(42 + self.found)))
         self.assertEqual((events[-1]["type"], events[-1]["status"], events[-1]["successful"]), ("summary", "completed", 40))
 
     def test_delete_reaches_the_node_that_crawls(self):
@@ -106,7 +117,7 @@ class Anywhere(Nodes):
         self.assertEqual((answer.status, answer.json()["state"]), (200, "closed"))
         first.extend(lines)
         self.assertEqual((first[-1]["type"], first[-1]["status"]), ("summary", "cancelled"))
-        self.assertEqual(invariants.broken(first, 40), [])
+        self.assertEqual(self.broken(first, 40), [])
 
     def test_there_is_no_stream_that_nobody_began(self):
         for stream_id in ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"):
@@ -121,9 +132,8 @@ class Anywhere(Nodes):
         first.extend(lines)
         there.extend(there_lines)
         self.assertEqual(self.durable(there), self.durable(first))
-        body = {"urls": urls[:1], "options": FIRST}
         for target in (self.one, self.other):
-            answer = ask(target, "POST", "/crawl/stream", body, field)
+            answer = ask(target, "POST", *self.asking(urls[:1]), field)
             self.assertEqual((answer.status, answer.json()["error"]["code"]), (409, "idempotency_conflict"))
 
 
@@ -148,43 +158,70 @@ class Turns(Nodes):
 
 class Lost(Nodes):
     def test_a_stream_of_a_node_that_was_killed_is_replayed_and_ended(self):
-        dying = Server("--redis-url", self.redis.url, *PATIENT)
+        dying = node(self.redis.url, *self.flags)
         self.assertTrue(becomes(dying, "up"))
         urls = [self.origin.page(3500 + n, latency="30ms") for n in range(6)]
         urls += [self.origin.page(3520 + n, latency="20s") for n in range(2)]
         stream_id, first, lines = self.begin(dying, urls, concurrency=2)
-        while len(self.durable(first)) < 7:
+        written = 7 + self.found
+        while len(self.durable(first)) < written:
             first.append(next(lines))
-        self.assertTrue(wait_until(lambda: len(self.redis.ask("XRANGE", f"forebay:{{{stream_id}}}:log", "-", "+")) == 7))
+        self.assertTrue(wait_until(lambda: len(self.redis.ask("XRANGE", f"forebay:{{{stream_id}}}:log", "-", "+")) == written))
         dying.kill()
         events = self.durable(self.events(self.other, stream_id))
-        self.assertEqual(events[:7], self.durable(first)[:7])
-        self.assertEqual([event["seq"] for event in events], list(range(8)))
+        self.assertEqual(events[:written], self.durable(first)[:written])
+        self.assertEqual([event["seq"] for event in events], list(range(written + 1)))
         last = events[-1]
         self.assertEqual((last["type"], last["completed"], last["total"]), ("error", 6, 8))
         self.assertEqual(last["error"]["code"], "internal_error")
-        self.assertEqual(invariants.broken(events, 8), [])
+        self.assertEqual(self.broken(events, 8), [])
         # The same for whoever comes later, on whichever node.
         self.assertEqual(self.durable(self.events(self.one, stream_id)), events)
 
     def test_without_redis_a_stream_goes_on_and_is_resumed_where_it_is(self):
-        with Redis() as redis, Server("--redis-url", redis.url) as alone:
+        with Redis() as redis, Server("--redis-url", redis.url, *self.flags) as alone:
             self.assertTrue(becomes(alone, "up"))
             urls = [self.origin.page(3600 + n, latency="40ms") for n in range(30)]
             stream_id, first, lines = self.begin(alone, urls, concurrency=2)
             first.append(next(lines))
             redis.kill()
             first.extend(lines)
-            self.assertEqual(invariants.broken(first, 30), [])
+            self.assertEqual(self.broken(first, 30), [])
             self.assertEqual(first[-1]["successful"], 30)
             self.assertEqual(self.durable(self.events(alone, stream_id)), self.durable(first))
             redis.start()
             self.assertTrue(becomes(alone, "up"))
             # What was written meanwhile is in the log now.
-            with Server("--redis-url", redis.url, *PATIENT) as other:
+            with node(redis.url, *self.flags) as other:
                 self.assertTrue(becomes(other, "up"))
                 self.assertTrue(wait_until(lambda: self.known(other, stream_id)))
                 self.assertEqual(self.durable(self.events(other, stream_id)), self.durable(first))
+
+
+class Searched:
+    """As its other base has it, for streams whose URLs a search finds."""
+
+    begins, found = 0, 1
+
+    @classmethod
+    def setUpClass(cls):
+        cls.provider = Provider()
+        cls.addClassCleanup(cls.provider.close)
+        cls.flags = ("--search-provider", "searxng", "--search-url", cls.provider.url)
+        super().setUpClass()
+
+    def asking(self, urls, **options):
+        self.provider.says(searxng([(url, f"Title {n}", f"Snippet {n}") for n, url in enumerate(urls)]))
+        body = {"query": "old weirs", "limit": len(urls), "options": {**FIRST, **options}}
+        return "/deepsearch/stream", body
+
+
+class SearchedAnywhere(Searched, Anywhere):
+    """Deepsearches on other nodes."""
+
+
+class SearchedLost(Searched, Lost):
+    """Deepsearches whose node or Redis is lost."""
 
 
 if __name__ == "__main__":
