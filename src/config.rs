@@ -334,7 +334,7 @@ settings! {
     /// nothing more until there is room.
     "jobs.bytes_max" jobs_bytes_max: usize = 1024 * 1024 * 1024, 65_536..=1_099_511_627_776u64, reloadable;
     /// Seconds that a job may take; its deadline_ms can only lower it.
-    "jobs.deadline_s" jobs_deadline_s: u64 = 86_400, 1..=2_592_000;
+    "jobs.deadline_s" jobs_deadline_s: u64 = 86_400, 1..=crate::limits::JOB_DEADLINE_S_MAX;
     /// Seconds that a job's results are kept after its end.
     "jobs.retention_s" jobs_retention_s: u64 = 3_600, 1..=2_592_000, reloadable;
     /// Seconds after which the URLs of a node that says nothing any more are taken over by others.

@@ -113,6 +113,10 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const URLS_PER_STREAM_MAX: usize = 10_000;
 /// URLs of one job, upper bound of `jobs.urls_max`.
 pub const URLS_PER_JOB_MAX: usize = 200_000;
+/// Milliseconds that a stream may be given.
+pub const DEADLINE_MS_MAX: u64 = 3_600_000;
+/// Seconds that a job may be given, by `jobs.deadline_s` and by its request.
+pub const JOB_DEADLINE_S_MAX: u64 = 2_592_000;
 /// Bodies of `POST /jobs` that are read at a time, each on a thread of its own where it is long.
 pub const JOBS_READ_MAX: usize = 4;
 /// Jobs on one page of `GET /jobs`.

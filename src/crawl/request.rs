@@ -297,17 +297,13 @@ impl Body {
     }
 }
 
-/// Checks a crawl of at most so many URLs.
+/// Checks a job: a crawl of at most so many URLs, for which there is more time.
 ///
 /// # Errors
 /// As [`parse_crawl`].
-pub fn check_many(
-    urls: Texts,
-    options: Options,
-    urls_max: usize,
-) -> Result<CrawlRequest, ApiError> {
+pub fn check_job(urls: Texts, options: Options, urls_max: usize) -> Result<CrawlRequest, ApiError> {
     let urls = check_urls_up_to(urls, urls_max)?;
-    check_options(&options)?;
+    check_options_for(&options, limits::JOB_DEADLINE_S_MAX * 1000)?;
     Ok(CrawlRequest { urls, options: Arc::new(options), search: None })
 }
 
@@ -462,8 +458,12 @@ fn shape_error(path: &str, error: &simd_json::Error) -> ApiError {
     ApiError::new(ApiCode::ValidationError, format!("{path}: {message}")).field(path, expected)
 }
 
-/// Holds every option to its bounds, and names all that break theirs.
+/// Holds every option of a stream to its bounds, and names all that break theirs.
 fn check_options(options: &Options) -> Result<(), ApiError> {
+    check_options_for(options, limits::DEADLINE_MS_MAX)
+}
+
+fn check_options_for(options: &Options, deadline_ms_max: u64) -> Result<(), ApiError> {
     let mut wrong: Vec<(&'static str, String)> = Vec::new();
     let mut bound = |field, value: u64, min: u64, max: u64| {
         if !(min..=max).contains(&value) {
@@ -474,7 +474,7 @@ fn check_options(options: &Options) -> Result<(), ApiError> {
     bound("options.concurrency", u64::from(options.concurrency), 1, concurrency_max);
     bound("options.max_age_s", options.max_age_s, 0, 31_536_000);
     bound("options.timeout_ms", options.timeout_ms, 1, 600_000);
-    bound("options.deadline_ms", options.deadline_ms, 1, 3_600_000);
+    bound("options.deadline_ms", options.deadline_ms, 1, deadline_ms_max);
     bound("options.max_body_bytes", options.max_body_bytes, 1, limits::BODY_BYTES_MAX);
     if options.progress_ms != 0 {
         bound("options.progress_ms", options.progress_ms, 10, 60_000);

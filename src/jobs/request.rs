@@ -63,7 +63,12 @@ pub fn parse(body: &mut [u8], config: &Config) -> Result<JobRequest, ApiError> {
     let peek: Peek = serde_json::from_slice(body).unwrap_or_default();
     let body: Body = request::parse_json(body)?;
     let options_json = serde_json::Value::Object(peek.options.clone()).to_string();
-    let mut crawl = request::check_many(body.urls, body.options, config.jobs_urls_max)?;
+    let mut crawl = request::check_job(body.urls, body.options, config.jobs_urls_max)?;
+    if crawl.options.follow.is_some() && !config.redis_url.reveal().is_empty() {
+        let message = "links are not followed by jobs that are in Redis";
+        return Err(ApiError::new(ApiCode::ValidationError, message)
+            .field("options.follow", "nothing, where jobs are in Redis"));
+    }
     let has_deadline = peek.options.contains_key("deadline_ms");
     crawl.options = job_options(Options::clone(&crawl.options), has_deadline, config)?.into();
     let webhook = body.webhook.map(check_webhook).transpose()?;
@@ -135,6 +140,7 @@ fn check_webhook(body: WebhookBody) -> Result<Webhook, ApiError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::limits::JOB_DEADLINE_S_MAX;
 
     fn read(text: &str) -> Result<JobRequest, ApiError> {
         let config = Config { jobs_urls_max: 2, jobs_deadline_s: 100, ..Config::default() };
@@ -152,6 +158,21 @@ mod tests {
         assert_eq!(job.crawl.options.deadline_ms, 5);
         let config = Config { jobs_deadline_s: 100, ..Config::default() };
         assert_eq!(reread(&job.options_json, &config).unwrap(), *job.crawl.options);
+    }
+
+    #[test]
+    fn a_job_may_be_given_days_and_no_more_than_the_server_gives() {
+        let config = Config { jobs_deadline_s: 100_000, ..Config::default() };
+        let read = |deadline_ms: u64| {
+            let body = format!(
+                "{{\"urls\":[\"http://a.test/\"],\"options\":{{\"deadline_ms\":{deadline_ms}}}}}"
+            );
+            parse(&mut body.into_bytes(), &config).map(|job| job.crawl.options.deadline_ms)
+        };
+        assert_eq!(read(90_000_000).unwrap(), 90_000_000);
+        assert_eq!(read(JOB_DEADLINE_S_MAX * 1000).unwrap(), 100_000_000);
+        let error = read(JOB_DEADLINE_S_MAX * 1000 + 1).unwrap_err();
+        assert_eq!(error.details[0].field, "options.deadline_ms");
     }
 
     #[test]

@@ -104,8 +104,10 @@ async fn create(conn: &mut Conn, ask: &Ask) -> Result<Result<View, ApiError>, Go
     let request_id = conn.node.request_id(ask.request_id.clone());
     conn.request_id = Some(request_id.clone());
     let access = Arc::clone(&conn.access);
-    let urls = request.crawl.urls.iter().map(|url| &**url);
-    if let Err(error) = conn.visit.ask(&access, urls) {
+    // As for a stream, links that may be followed count like URLs that are named.
+    let (urls, most) = (&request.crawl.urls, request.crawl.urls_max(&conn.node.shared.config));
+    let asked = (0..most).map(|at| &*urls[at % urls.len()]);
+    if let Err(error) = conn.visit.ask(&access, asked) {
         return Ok(Err(error));
     }
     let owner = Owner { principal: conn.principal(), idempotency_key: key, request_id };

@@ -7,6 +7,7 @@
 mod routes;
 
 use crate::config::Config;
+use crate::crawl::request;
 use crate::error::{ApiCode, PageCode, Stage};
 use crate::limits;
 use crate::proto::events::CacheUse;
@@ -48,6 +49,8 @@ pub fn document(config: &Config) -> String {
         comma(&mut out, at);
         out.put_slice(inner(file).as_bytes());
     }
+    out.put_slice(b",\"JobOptions\":");
+    out.put_slice(job_options().as_bytes());
     out.put_slice(b"},");
     out.put_slice(inner(PARTS).as_bytes());
     out.put_slice(b"}}\n");
@@ -58,8 +61,16 @@ pub fn document(config: &Config) -> String {
 /// The schema of `options` by itself.
 #[must_use]
 pub fn options_schema(config: &Config) -> String {
-    let (_, schema) = inner(OPTIONS).split_once(':').expect("the file is one named schema");
-    filled(schema.trim(), config)
+    filled(options(), config)
+}
+
+fn options() -> &'static str {
+    inner(OPTIONS).split_once(':').expect("the file is one named schema").1.trim()
+}
+
+/// The same options with the time that a job may take.
+fn job_options() -> String {
+    options().replace("\"@stream_deadline_ms", "\"@job_deadline_ms")
 }
 
 /// What stands between the outer braces of a file.
@@ -166,6 +177,10 @@ fn value(name: &str, config: &Config) -> Option<String> {
         "urls_max" => config.urls_max.to_string(),
         "urls_per_stream_max" => limits::URLS_PER_STREAM_MAX.to_string(),
         "job_urls_max" => config.jobs_urls_max.to_string(),
+        "stream_deadline_ms" => request::Options::default().deadline_ms.to_string(),
+        "stream_deadline_ms_max" => limits::DEADLINE_MS_MAX.to_string(),
+        "job_deadline_ms" => (config.jobs_deadline_s * 1000).to_string(),
+        "job_deadline_ms_max" => (limits::JOB_DEADLINE_S_MAX * 1000).to_string(),
         "jobs_listed_max" => limits::JOBS_LISTED_MAX.to_string(),
         "webhook_secret_bytes_min" => limits::WEBHOOK_SECRET_BYTES_MIN.to_string(),
         "webhook_secret_bytes_max" => limits::WEBHOOK_SECRET_BYTES_MAX.to_string(),

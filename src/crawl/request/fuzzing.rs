@@ -3,7 +3,9 @@
 //! A fuzz target calls them, and so does a test here, with mutated good input.
 
 use super::deepsearch::parse_deepsearch;
-use super::{CrawlRequest, Options, check_options, check_url, parse_crawl, parse_extract};
+use super::{
+    CrawlRequest, Options, check_options, check_options_for, check_url, parse_crawl, parse_extract,
+};
 use crate::config::Config;
 use crate::error::{ApiCode, ApiError};
 use crate::limits;
@@ -47,7 +49,7 @@ pub fn check_crawl(request: &CrawlRequest, urls_max: usize) {
     assert!((1..=urls_max).contains(&request.urls.len()), "{} urls", request.urls.len());
     assert!(request.urls.iter().all(|url| check_url(url).is_ok()));
     let options: &Options = &request.options;
-    assert!(check_options(options).is_ok());
+    assert!(check_options_for(options, limits::JOB_DEADLINE_S_MAX * 1000).is_ok());
     assert!((1..=limits::CONCURRENCY_MAX).contains(&options.concurrency));
     assert!(options.max_body_bytes <= limits::BODY_BYTES_MAX && !options.formats.is_empty());
     assert!(options.headers.len() <= limits::FETCH_HEADERS_MAX);

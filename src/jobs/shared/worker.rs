@@ -179,7 +179,8 @@ impl Worker {
         let birth = Birth {
             id: batch.job,
             owner: self.node.index,
-            principal: Arc::from(""),
+            // Whose pages they are: the index keeps them for their owner.
+            principal: text(&batch.meta, "principal").into(),
             idempotency_key: None,
             replay_bytes_max: 0,
             resume_window: Duration::ZERO,

@@ -193,6 +193,24 @@ fn bounds_of_options_are_the_programs() {
 }
 
 #[test]
+fn a_jobs_options_differ_in_its_time() {
+    let root = description();
+    let schemas = &root["components"]["schemas"];
+    let (mut jobs, streams) = (schemas["JobOptions"].clone(), &schemas["Options"]);
+    let body = |deadline_ms: u64| {
+        let options = json!({ "deadline_ms": deadline_ms });
+        let body = json!({ "urls": ["http://a.example/"], "options": options });
+        crate::jobs::request::parse(&mut body.to_string().into_bytes(), &Config::default())
+    };
+    let deadline = &jobs["properties"]["deadline_ms"];
+    assert_eq!(deadline["default"], Config::default().jobs_deadline_s * 1000);
+    let max = deadline["maximum"].as_u64().unwrap();
+    assert!(body(1).is_ok() && body(max).is_ok() && body(max + 1).is_err() && body(0).is_err());
+    jobs["properties"]["deadline_ms"] = streams["properties"]["deadline_ms"].clone();
+    assert_eq!(&jobs, streams);
+}
+
+#[test]
 fn bounds_follow_the_settings() {
     let config = Config { urls_max: 3, ..Config::default() };
     let root: Value = serde_json::from_str(&document(&config)).unwrap();
