@@ -92,8 +92,7 @@ class Redis:
         with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
             file = connection.makefile("rwb")
             for command in ([("AUTH", *auth)] if auth else []) + [words]:
-                parts = [str(word).encode() if not isinstance(word, bytes) else word for word in command]
-                file.write(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+                file.write(written(command))
                 file.flush()
                 answer = read_answer(file)
             return answer
@@ -154,6 +153,12 @@ def sentinel_pair():
             if not wait_until(lambda: b"slaves=1" in sentinel.ask("INFO") and replica.follows(), 20):
                 raise RuntimeError("the sentinel does not know the replica")
             yield primary, replica, f"redis+sentinel://{sentinel.address}/main"
+
+
+def written(command):
+    """The bytes of a command."""
+    parts = [str(word).encode() if not isinstance(word, bytes) else word for word in command]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts)
 
 
 def read_answer(file):
@@ -225,7 +230,7 @@ def slow(connection):
 
 
 def liar(payload):
-    """Answers every look-up of a page with the same bytes, at once; of streams and debts it knows nothing."""
+    """Answers every look-up of a page with the same bytes, at once; of streams, jobs, debts and turns it knows nothing."""
     def speak(connection):
         file = connection.makefile("rwb")
         while command := read_answer(file):
@@ -236,11 +241,47 @@ def liar(payload):
                 file.write(b"$-1\r\n")
             elif word == b"EVAL" and b"limit:" in asks[2]:
                 file.write(b"*3\r\n:0\r\n:0\r\n:0\r\n")
+            elif word == b"EVAL" and b":turn:" in asks[2]:
+                file.write(b":0\r\n")
             elif word == b"EVAL":
                 file.write(b":-1\r\n")
-            elif word in (b"LPOP", b"HGETALL", b"XRANGE"):
+            elif word in (b"LPOP", b"HGETALL", b"XRANGE", b"SRANDMEMBER"):
                 file.write(b"*0\r\n")
             else:
                 file.write(b"+OK\r\n")
             file.flush()
+    return speak
+
+
+def between(redis, judge):
+    """A line to a real Redis for `Fake`. `judge` sees each command before it goes on, and may take its
+    time; where it says `before`, the line breaks before the command arrives, where it says `after`, once
+    Redis has done it and before anybody hears of that."""
+    def speak(connection):
+        deaf = threading.Event()
+
+        def answer(there):
+            with contextlib.suppress(OSError):
+                while data := there.recv(65536):
+                    if not deaf.is_set():
+                        connection.sendall(data)
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        with socket.create_connection(("127.0.0.1", redis.port)) as there:
+            answers = threading.Thread(target=answer, args=(there,), daemon=True)
+            answers.start()
+            file = connection.makefile("rb")
+            while command := read_answer(file):
+                end = judge(command)
+                if end == "after":
+                    deaf.set()
+                if end != "before":
+                    there.sendall(written(command))
+                if end:
+                    break
+            # What it has got it does before it sees the end.
+            with contextlib.suppress(OSError):
+                there.shutdown(socket.SHUT_WR)
+            answers.join(5)
     return speak

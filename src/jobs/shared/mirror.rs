@@ -105,10 +105,7 @@ impl Mirror {
                 if empty % EMPTY_MAX == 0
                     && let Some(message) = self.is_gone().await
                 {
-                    let (next, counts) = (self.next, self.counts);
-                    let out = &mut BytesMut::new();
-                    let failure = Failure::new(ApiCode::StreamExpired, message);
-                    self.append(events::error(out, next, &failure, &counts));
+                    self.show_failure(ApiCode::StreamExpired, message);
                     return;
                 }
                 uring::time::sleep(NEWS_EVERY).await;
@@ -125,7 +122,8 @@ impl Mirror {
         if seq != self.next {
             // Nothing of a job is ever dropped, so this is not the stream that we wrote.
             tracing::error!(job = %self.stream.id(), seq, expected = self.next, "a job's log is broken");
-            return false;
+            self.show_failure(ApiCode::InternalError, "the job's log can't be read from here on");
+            return true;
         }
         let data = Bytes::from(fields.remove("d").unwrap_or_default());
         let kind = text(&fields, "t");
@@ -156,6 +154,12 @@ impl Mirror {
         self.next += 1;
         self.append(event);
         last
+    }
+
+    /// Ends what is shown, for this reader: nothing that could follow is known.
+    fn show_failure(&mut self, code: ApiCode, message: &str) {
+        let failure = Failure::new(code, message);
+        self.append(events::error(&mut BytesMut::new(), self.next, &failure, &self.counts));
     }
 
     fn show_progress(&self) {

@@ -21,6 +21,7 @@
 //! script that writes its result looks at the bitmap first. A page that may be what its nodes die of is
 //! worked on by itself, and given up after a few times.
 
+mod create;
 mod hooks;
 mod mirror;
 mod read;

@@ -1,7 +1,8 @@
 //! Jobs in Redis as their clients ask for them, on whichever node.
 
+use super::create::{self, Made, New};
 use super::mirror;
-use super::store::{self, Fields, Made, New, number, text};
+use super::store::{self, Fields, number, text};
 use crate::cluster::{Link, Trouble};
 use crate::crawl::node::Node;
 use crate::error::{ApiCode, ApiError};
@@ -22,6 +23,8 @@ use ulid::Ulid;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For how long the URLs of a job may take to get there.
 const CREATE_PATIENCE: Duration = Duration::from_secs(60);
+/// When to ask again for a job that is being made.
+const MAKING_PAUSE: Duration = Duration::from_secs(1);
 /// How often a job is looked at that is to end.
 const CANCEL_LOOK: Duration = Duration::from_millis(50);
 
@@ -48,7 +51,7 @@ impl Jobs {
     ) -> Result<Submitted, ApiError> {
         let principal = Arc::clone(&owner.principal);
         let new = self.new_job(id, owner, request);
-        let created = self.cluster.ask(CREATE_PATIENCE, move |link| store::create(link, new));
+        let created = self.cluster.ask(CREATE_PATIENCE, move |link| create::create(link, new));
         let again = |code, message: &str| {
             Err(ApiError::new(code, message).retry_after(Duration::from_secs(10)))
         };
@@ -58,6 +61,10 @@ impl Jobs {
                 self.look(id, &principal).await.map(Submitted::New)
             }
             Made::Same(before) => self.look(before, &principal).await.map(Submitted::Same),
+            Made::Unfinished => {
+                let message = "the job of this Idempotency-Key is being made";
+                Err(ApiError::new(ApiCode::Overloaded, message).retry_after(MAKING_PAUSE))
+            }
             Made::Conflict => {
                 let message = "this Idempotency-Key was used for another request";
                 Err(ApiError::new(ApiCode::IdempotencyConflict, message))
@@ -183,10 +190,8 @@ fn trouble(trouble: Trouble) -> ApiError {
 
 /// A job as its hash has it.
 pub(super) fn view(id: Ulid, meta: &Fields) -> Option<View> {
-    let status = match text(meta, "status").as_str() {
-        "creating" => Status::Queued,
-        word => Status::read(word)?,
-    };
+    // One that is being made is none yet: of no word of ours.
+    let status = Status::read(&text(meta, "status"))?;
     let at = |name| {
         let ms = number(meta, name);
         (ms > 0).then(|| UNIX_EPOCH + Duration::from_millis(ms))

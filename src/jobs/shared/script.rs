@@ -74,3 +74,63 @@ if #due == 0 then return false end
 redis.call('ZADD', KEYS[1], ARGV[2], due[1])
 return due[1]
 ";
+
+/// Takes an `Idempotency-Key` that nobody holds, or a job that is gone. Keys: the key. Arguments: its
+/// new holder, seconds to live, the holder that is gone. Answers who holds it else, or an empty text.
+pub(super) const TAKE_KEY: &str = r"
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[3] then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return ''
+";
+
+/// Keeps a key for its holder. Keys: the key. Arguments: its holder, who holds it from now on, seconds to
+/// live. Answers 0 where it is another's.
+pub(super) const KEEP_KEY: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+";
+
+/// Frees a key. Keys: the key. Arguments: who may hold it.
+pub(super) const FORGET_KEY: &str = r"
+local held = redis.call('GET', KEYS[1])
+if held == ARGV[1] or held == ARGV[2] then return redis.call('DEL', KEYS[1]) end
+return 0
+";
+
+/// The first step of a job: its hash, its first event, an empty group. Keys: meta, events, urls.
+/// Arguments: seconds to live, the event, then the hash's fields by name and value.
+pub(super) const BEGIN: &str = r"
+for at = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+redis.call('XADD', KEYS[2], '1-0', 't', 'metadata', 'd', ARGV[2])
+redis.call('XGROUP', 'CREATE', KEYS[3], 'w', '0', 'MKSTREAM')
+for at = 1, 3 do redis.call('EXPIRE', KEYS[at], ARGV[1]) end
+return 1
+";
+
+/// Adds URLs to a job that is being made. Keys: meta, events, urls. Arguments: seconds to live, then
+/// indexes and URLs. Answers 0 where there is no such job, as do the next two.
+pub(super) const ADD_URLS: &str = r"
+if redis.call('HGET', KEYS[1], 'status') ~= 'creating' then return 0 end
+for at = 2, #ARGV, 2 do redis.call('XADD', KEYS[3], '*', 'i', ARGV[at], 'u', ARGV[at + 1]) end
+for at = 1, 3 do redis.call('EXPIRE', KEYS[at], ARGV[1]) end
+return 1
+";
+
+/// The last step: from now on there is the job. Keys: meta, events, urls. Arguments: seconds to live.
+pub(super) const COMMIT: &str = r"
+if redis.call('HGET', KEYS[1], 'status') ~= 'creating' then return 0 end
+redis.call('HSET', KEYS[1], 'status', 'queued')
+for at = 1, 3 do redis.call('EXPIRE', KEYS[at], ARGV[1]) end
+return 1
+";
+
+/// Takes back a job that is being made. Keys: meta, events, urls. Answers 0 where there is one that is
+/// not being made any more.
+pub(super) const UNDO: &str = r"
+local status = redis.call('HGET', KEYS[1], 'status')
+if status and status ~= 'creating' then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+return 1
+";

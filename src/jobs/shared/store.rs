@@ -2,11 +2,7 @@
 
 use super::script;
 use crate::cluster::{Does, Link, Trouble};
-use crate::jobs::webhook::Webhook;
 use crate::limits::JOBS_LISTED_MAX;
-use crate::proto::text::Text;
-use crate::stream::idempotency::Fingerprint;
-use bytes::Bytes;
 use redis::{Cmd, Pipeline, cmd, pipe};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +11,8 @@ use ulid::Ulid;
 
 /// The consumer group.
 const GROUP: &str = "w";
-/// URLs that are written at a time.
-const URLS_AT_ONCE: usize = 500;
 /// Jobs that one claim looks at.
 const JOBS_AT_ONCE: usize = 4;
-/// Seconds that a job's first keys live before all of them are there.
-const MAKING_S: u64 = 120;
 /// Seconds for which it is known that pages were begun again, since the last one was.
 const AGAIN_S: u64 = 7 * 86_400;
 
@@ -32,8 +24,8 @@ type Entries = Vec<(String, Option<Fields>)>;
 /// The keys of one job.
 pub(super) struct Keys {
     pub(super) meta: String,
-    events: String,
-    urls: String,
+    pub(super) events: String,
+    pub(super) urls: String,
     done: String,
     again: String,
 }
@@ -49,32 +41,6 @@ impl Keys {
             again: key("again"),
         }
     }
-}
-
-/// A job to be made.
-pub(super) struct New {
-    pub(super) id: Ulid,
-    pub(super) principal: Arc<str>,
-    /// What its `Idempotency-Key` is known by, and its request.
-    pub(super) idempotency: Option<(String, Fingerprint)>,
-    pub(super) urls: Arc<[Text]>,
-    pub(super) options: String,
-    pub(super) webhook: Option<Webhook>,
-    pub(super) metadata: Bytes,
-    pub(super) created_ms: u64,
-    pub(super) deadline_ms: u64,
-    pub(super) retention_s: u64,
-    pub(super) kept_max: usize,
-    pub(super) key_max: usize,
-}
-
-/// What became of it.
-pub(super) enum Made {
-    New,
-    Same(Ulid),
-    Conflict,
-    Full,
-    KeyFull,
 }
 
 /// URLs of one job that were claimed.
@@ -119,7 +85,7 @@ pub(super) fn number(fields: &Fields, name: &str) -> u64 {
     text(fields, name).parse().unwrap_or(0)
 }
 
-fn eval(script: &str, keys: &[&String]) -> Cmd {
+pub(super) fn eval(script: &str, keys: &[&String]) -> Cmd {
     let mut command = cmd("EVAL");
     command.arg(script).arg(keys.len());
     keys.iter().for_each(|key| {
@@ -128,7 +94,7 @@ fn eval(script: &str, keys: &[&String]) -> Cmd {
     command
 }
 
-async fn write(link: &Link, command: &Cmd) -> Result<(), Trouble> {
+pub(super) async fn write(link: &Link, command: &Cmd) -> Result<(), Trouble> {
     link.ask::<redis::Value>(Does::Write, command).await.map(drop)
 }
 
@@ -136,115 +102,14 @@ async fn write_all(link: &Link, commands: &Pipeline) -> Result<(), Trouble> {
     link.ask_all::<redis::Value>(Does::Write, commands).await.map(drop)
 }
 
-/// Makes a job; it is worked on from the last step on, and its keys go by themselves where that was
-/// not reached.
-pub(super) async fn create(link: Link, new: New) -> Result<Made, Trouble> {
-    let (active, live) =
-        (link.key("jobs:active"), link.key(&format!("jobs:live:{}", new.principal)));
-    if let Some(made) = claim_key(&link, &new).await? {
-        return Ok(made);
-    }
-    let count = async |key: &String| link.ask::<usize>(Does::Read, cmd("SCARD").arg(key)).await;
-    if count(&active).await? >= new.kept_max {
-        forget_key(&link, &new).await;
-        return Ok(Made::Full);
-    }
-    if new.key_max > 0 && count(&live).await? >= new.key_max {
-        forget_key(&link, &new).await;
-        return Ok(Made::KeyFull);
-    }
-    let keys = Keys::of(&link, new.id);
-    write_meta(&link, &keys, &new).await?;
-    write_urls(&link, &keys, &new).await?;
-    let life = (new.deadline_ms.saturating_sub(new.created_ms)) / 1000 + new.retention_s + 3600;
-    let mut all = pipe();
-    for key in [&keys.meta, &keys.urls, &keys.events] {
-        all.cmd("EXPIRE").arg(key).arg(life);
-    }
-    all.cmd("HSET").arg(&keys.meta).arg("status").arg("queued");
-    write_all(&link, &all).await?;
-    let of = link.key(&format!("jobs:of:{}", new.principal));
-    let id = new.id.to_string();
-    write(&link, cmd("ZADD").arg(&of).arg(new.created_ms).arg(&id)).await?;
-    write(&link, cmd("EXPIRE").arg(&of).arg(life)).await?;
-    write(&link, cmd("SADD").arg(&live).arg(&id)).await?;
-    write(&link, cmd("EXPIRE").arg(&live).arg(life)).await?;
-    if let Some((key, _)) = &new.idempotency {
-        let key = link.key(&format!("jobs:key:{key}"));
-        write(&link, cmd("EXPIRE").arg(key).arg(life)).await?;
-    }
-    write(&link, cmd("SADD").arg(&active).arg(&id)).await?;
-    Ok(Made::New)
-}
-
-async fn claim_key(link: &Link, new: &New) -> Result<Option<Made>, Trouble> {
-    let Some((key, fingerprint)) = &new.idempotency else { return Ok(None) };
-    let key = link.key(&format!("jobs:key:{key}"));
-    let request: String = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut set = cmd("SET");
-    set.arg(&key).arg(format!("{request}:{}", new.id)).arg("NX").arg("GET").arg("EX").arg(MAKING_S);
-    let before: Option<String> = link.ask(Does::Write, &set).await?;
-    let Some(before) = before else { return Ok(None) };
-    let same = before.strip_prefix(&request).and_then(|rest| rest.strip_prefix(':'));
-    let same = same.and_then(|id| Ulid::from_string(id).ok());
-    Ok(Some(same.map_or(Made::Conflict, Made::Same)))
-}
-
-/// A key whose job was refused may be used again.
-async fn forget_key(link: &Link, new: &New) {
-    if let Some((key, _)) = &new.idempotency {
-        // At worst it goes by itself.
-        let _ = write(link, cmd("DEL").arg(link.key(&format!("jobs:key:{key}")))).await;
-    }
-}
-
-async fn write_meta(link: &Link, keys: &Keys, new: &New) -> Result<(), Trouble> {
-    let mut set = cmd("HSET");
-    set.arg(&keys.meta).arg("status").arg("creating").arg("principal").arg(&*new.principal);
-    set.arg("options").arg(&new.options);
-    for (name, value) in [
-        ("total", new.urls.len() as u64),
-        ("ok", 0),
-        ("failed", 0),
-        ("cancelled", 0),
-        ("cached", 0),
-        ("bytes", 0),
-        ("seq", 0),
-        ("created", new.created_ms),
-        ("deadline", new.deadline_ms),
-        ("retention", new.retention_s),
-    ] {
-        set.arg(name).arg(value);
-    }
-    if let Some(hook) = &new.webhook {
-        let events: Vec<_> = hook.events.iter().map(|event| event.as_str()).collect();
-        set.arg("hook").arg("pending").arg("hook_url").arg(&hook.url);
-        set.arg("hook_secret").arg(hook.secret.write()).arg("hook_events").arg(events.join(" "));
-    }
-    let mut all = pipe();
-    all.add_command(set).cmd("EXPIRE").arg(&keys.meta).arg(MAKING_S);
-    all.cmd("XADD").arg(&keys.events).arg("1-0").arg("t").arg("metadata");
-    all.arg("d").arg(&new.metadata[..]).cmd("EXPIRE").arg(&keys.events).arg(MAKING_S);
-    all.cmd("XGROUP").arg("CREATE").arg(&keys.urls).arg(GROUP).arg("0").arg("MKSTREAM");
-    all.cmd("EXPIRE").arg(&keys.urls).arg(MAKING_S);
-    write_all(link, &all).await
-}
-
-async fn write_urls(link: &Link, keys: &Keys, new: &New) -> Result<(), Trouble> {
-    for (part, urls) in new.urls.chunks(URLS_AT_ONCE).enumerate() {
-        let mut all = pipe();
-        for (at, url) in urls.iter().enumerate() {
-            let index = part * URLS_AT_ONCE + at;
-            all.cmd("XADD").arg(&keys.urls).arg("*").arg("i").arg(index).arg("u").arg(&**url);
-        }
-        write_all(link, &all).await?;
-    }
-    Ok(())
-}
-
 /// What is known of a job; empty where there is none.
 pub(super) async fn meta(link: &Link, id: Ulid) -> Result<Fields, Trouble> {
     link.ask(Does::Read, cmd("HGETALL").arg(Keys::of(link, id).meta)).await
+}
+
+/// Whether a job is not there yet, and perhaps never will be.
+pub(super) fn is_being_made(meta: &Fields) -> bool {
+    meta.get("status").is_some_and(|status| status == b"creating")
 }
 
 /// The principal's jobs before one, the newest first.
@@ -271,6 +136,9 @@ pub(super) async fn list(
             let meta = meta(&link, id).await?;
             if meta.is_empty() {
                 write(&link, cmd("ZREM").arg(&of).arg(id.to_string())).await?;
+                continue;
+            }
+            if is_being_made(&meta) {
                 continue;
             }
             found.push((id, meta));
@@ -328,6 +196,9 @@ async fn claim_of(
     let status = text(&meta, "status");
     if matches!(status.as_str(), "" | "completed" | "failed" | "cancelled") {
         return finish(link, id, &meta).await.map(|()| None);
+    }
+    if is_being_made(&meta) {
+        return Ok(None);
     }
     let over = status == "cancelling" || now_ms() >= number(&meta, "deadline");
     if most == 0 || !over && number(&meta, "bytes") >= bytes_max {
@@ -447,6 +318,29 @@ pub(super) async fn append(link: Link, outcome: Outcome) -> Result<Vec<String>, 
         let _ = finish(&link, outcome.job, &meta).await;
     }
     Ok(answer)
+}
+
+/// Counts the principal's jobs that have not ended, without those that were never made or are gone.
+pub(super) async fn count_live(link: &Link, live: &str) -> Result<usize, Trouble> {
+    let ids: Vec<String> = link.ask(Does::Read, cmd("SMEMBERS").arg(live)).await?;
+    let mut count = 0;
+    for id in ids {
+        let known = Ulid::from_string(&id).ok();
+        let status: Option<String> = match known {
+            Some(id) => {
+                let meta = Keys::of(link, id).meta;
+                link.ask(Does::Read, cmd("HGET").arg(meta).arg("status")).await?
+            }
+            None => None,
+        };
+        match status.as_deref() {
+            None | Some("completed" | "failed" | "cancelled") => {
+                write(link, cmd("SREM").arg(live).arg(id)).await?;
+            }
+            Some(_) => count += 1,
+        }
+    }
+    Ok(count)
 }
 
 /// A job has ended, or is gone: nobody needs to look at it any more, but whoever delivers its webhook.
