@@ -20,7 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const MAGIC: &[u8; 4] = b"FBP2";
 /// Flag: the body is compressed.
 const ZSTD: u8 = 1;
-const HEAD_BYTES: usize = 4 + 1 + 16 + 4 + HASH_BYTES;
+/// Bytes before the body: the same for no two pages.
+pub const HEAD_BYTES: usize = 4 + 1 + 16 + 4 + HASH_BYTES;
 const HASH_BYTES: usize = 16;
 /// Fast rather than small: the control thread does it.
 const LEVEL: i32 = 1;

@@ -206,7 +206,7 @@ async fn beyond(
     let mode = job.options.cache_mode;
     let revalidates = mode == CacheMode::Revalidate;
     if !node.shared.cluster.answers() || revalidates && known.is_some() {
-        return Err(second::Found { entry: known, lease: None });
+        return Err(second::Found { entry: known, ..second::Found::default() });
     }
     let lead = mode == CacheMode::ReadThrough;
     let mut found = second::look(node, job, wanted, until, lead).await;
@@ -214,7 +214,8 @@ async fn beyond(
         if mode != CacheMode::ReadOnly {
             node.shared.pages.cache.store(job.key, entry);
         }
-        if !revalidates && entry.is_fresh(wanted, Instant::now()) {
+        // One that came while we waited is new, as if we had fetched it.
+        if !revalidates && (found.newer || entry.is_fresh(wanted, Instant::now())) {
             return Ok(Arc::clone(entry));
         }
     }
@@ -233,7 +234,7 @@ async fn alone(node: &Rc<Node>, job: &PageJob, abort: &Notify, until: Instant) -
     if job.options.cache_mode == CacheMode::WriteOnly
         && let Some(entry) = entry_of(node, job, &mut result, answer)
     {
-        keep(node, job, &entry);
+        keep(node, job, &entry, None);
     }
     result
 }
@@ -262,7 +263,7 @@ async fn wait(
 /// The leader's page is done: keeps it, tells who waits, and makes the result.
 fn conclude(job: &PageJob, work: Work, known: second::Found, lead: Lead<'_>) -> PageResult {
     let node = lead.node;
-    let second::Found { entry: known, lease } = known;
+    let second::Found { entry: known, lease, .. } = known;
     let Work { mut result, answer } = work;
     if let (Some(known), Some(answer)) = (&known, &answer)
         && answer.not_modified
@@ -270,7 +271,7 @@ fn conclude(job: &PageJob, work: Work, known: second::Found, lead: Lead<'_>) -> 
         let now = Instant::now();
         let entry = known.refreshed(answer.validators(), freshness(job, answer), now);
         let entry = Arc::new(entry);
-        keep(node, job, &entry);
+        keep(node, job, &entry, lease);
         lead.land(&Some(Arc::clone(&entry)));
         node.observe.count(Counter::CacheRevalidated);
         let page = entry.page(job.url.clone(), CacheUse::Revalidated);
@@ -281,11 +282,8 @@ fn conclude(job: &PageJob, work: Work, known: second::Found, lead: Lead<'_>) -> 
     node.observe.count(if known.is_some() { stale } else { Counter::CacheMisses });
     // Where there is nothing to share, the lead goes to one of those who wait.
     if let Some(entry) = entry_of(node, job, &mut result, answer) {
-        if known.is_none_or(|known| !known.outlives(&entry, entry.since))
-            && keep(node, job, &entry)
-            && let Some(lease) = lease
-        {
-            lease.leave_to_store();
+        if known.is_none_or(|known| !known.outlives(&entry, entry.since)) {
+            keep(node, job, &entry, lease);
         }
         lead.land(&Some(entry));
     }
@@ -312,14 +310,15 @@ fn entry_of(
     Some(Arc::new(entry))
 }
 
-/// Writes a page to the cache, if the request lets us; whether it is on its way to other nodes.
-fn keep(node: &Node, job: &PageJob, entry: &Arc<Entry>) -> bool {
+/// Writes a page to the cache, if the request lets us, and sends it to other nodes; whoever does not get
+/// it may fetch it then.
+fn keep(node: &Node, job: &PageJob, entry: &Arc<Entry>, lease: Option<second::Lease>) {
     let refused = job.options.freshness == FreshnessBy::Http && entry.freshness.never;
     if job.options.cache_mode == CacheMode::ReadOnly || refused {
-        return false;
+        return;
     }
     node.shared.pages.cache.store(job.key, entry);
-    second::store(node, job.key, entry)
+    second::store(node, job.key, entry, lease);
 }
 
 fn hit(node: &Node, job: &PageJob, entry: &Entry) -> PageResult {

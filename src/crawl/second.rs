@@ -1,9 +1,11 @@
 //! The second level of the page cache, and single flight among nodes: both in Redis.
 //!
 //! A page that memory hasn't got is looked up there before it is fetched, for
-//! `redis.lookup_timeout_ms` at most. In the same step the node takes a lease on it: the other nodes
-//! that want the page then wait for what it stores, for `redis.flight_ms` at most, which is as long as
-//! the lease of a node that died lives. Whoever has waited for nothing fetches it itself.
+//! `redis.lookup_timeout_ms` at most. Where there is none that will do, the node takes a lease on it in the
+//! same step: the other nodes that want the page then wait for what it stores, for `redis.flight_ms` at
+//! most, which is as long as the lease of a node that died lives. Whoever has waited for nothing fetches
+//! it itself. A page that is there and is too old, or none of ours, is looked at once: from then on there
+//! is nothing until there is another.
 //!
 //! Two keys of one hash slot: `{page}` holds the [`envelope`], `{page}:lease` who fetches it.
 
@@ -29,9 +31,12 @@ const HEAVY_BYTES: usize = 64 * 1024;
 /// How often those who wait look whether the page has come: at first, and at most.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
 
-/// The page, or a lease on it (1), or word that somebody else has that (0).
-const LOOK_OR_LEASE: &str = "local page = redis.call('GET', KEYS[1]) \
-     if page then return page end \
+/// The page, unless it begins as one that will not do; or a lease on it (1), or word that somebody else
+/// has that (0). `KEYS`: page, lease. `ARGV`: the holder, milliseconds to live, the beginning.
+const LOOK_OR_LEASE: &str = "local head = ARGV[3] \
+     if head == '' or redis.call('GETRANGE', KEYS[1], 0, #head - 1) ~= head then \
+     local page = redis.call('GET', KEYS[1]) \
+     if page then return page end end \
      if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end \
      return 0";
 /// Gives a lease back, if it is still ours.
@@ -39,12 +44,13 @@ const GIVE_BACK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
      return redis.call('DEL', KEYS[1]) end return 0";
 
 /// What Redis has to say of a page.
-#[derive(Debug)]
 enum Said {
-    /// Here it is.
-    Page(Arc<Entry>),
+    /// Here it is; and what it begins with.
+    Page(Arc<Entry>, Vec<u8>),
+    /// What lies there is no page; and what it begins with.
+    Garbage(Vec<u8>),
     /// Nobody has it, and we are the ones to fetch it.
-    Leads,
+    Leads(Lease),
     /// Another node fetches it.
     Follows,
     /// Nobody has it.
@@ -56,12 +62,14 @@ enum Said {
 pub(super) struct Found {
     /// The page, fresh or not.
     pub(super) entry: Option<Arc<Entry>>,
+    /// It was fetched while we waited for it.
+    pub(super) newer: bool,
     /// The duty to fetch it for all nodes.
     pub(super) lease: Option<Lease>,
 }
 
-/// The right to be the only node that fetches a page. Dropped, it is given back; but a page that is
-/// stored ends it as well, so that nobody looks between the two.
+/// The right to be the only node that fetches a page. Dropped, wherever that is, it is given back; but a
+/// page that is stored ends it as well, so that nobody looks between the two.
 pub(super) struct Lease {
     cluster: Cluster,
     key: Key,
@@ -69,8 +77,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// The page is on its way to Redis, and ends the lease there.
-    pub(super) fn leave_to_store(mut self) {
+    /// There is nothing to give back.
+    fn is_over(mut self) {
         self.holder.clear();
     }
 }
@@ -104,61 +112,74 @@ pub(super) async fn look(
     }
     let config = &node.shared.config;
     let flight = Duration::from_millis(config.redis_flight_ms);
-    let holder =
-        (lead && !flight.is_zero() && cluster.takes()).then(|| Ulid::generate().to_string());
+    let leads = lead && !flight.is_zero() && cluster.takes();
     let patient_until = until.min(Instant::now() + flight);
-    let mut pause = LOOKS.0;
+    let (mut pause, mut followed) = (LOOKS.0, false);
+    // What is there and will not do, and what it begins with.
+    let (mut old, mut seen) = (None, Vec::new());
     loop {
         let question = Question {
             key: job.key,
             ttls: *node.shared.pages.cache.ttls(),
             bytes_max: config.redis_value_bytes_max,
-            holder: holder.clone(),
-            lease: flight,
+            lease: leads.then(|| (cluster.clone(), flight)),
+            seen: seen.clone(),
         };
         let patience = cluster.patience().min(until.saturating_duration_since(Instant::now()));
         match cluster.ask(patience, move |link| question.ask(link)).await {
-            Ok(Said::Page(entry)) => return Found { entry: Some(entry), lease: None },
-            Ok(Said::Leads) => {
-                let lease =
-                    holder.map(|holder| Lease { cluster: cluster.clone(), key: job.key, holder });
-                return Found { entry: None, lease };
+            Ok(Said::Page(entry, head)) => {
+                let newer = followed && !(wanted.by_origin && entry.freshness.never);
+                // The same one again can't be; but what can't be is no reason to go round for ever.
+                let last = head == seen || Instant::now() >= patient_until;
+                if newer || last || !leads || entry.is_fresh(wanted, Instant::now()) {
+                    return Found { entry: Some(entry), newer, lease: None };
+                }
+                (old, seen) = (Some(entry), head);
+            }
+            Ok(Said::Garbage(head)) if leads && !head.is_empty() && head != seen => seen = head,
+            Ok(Said::Leads(lease)) => {
+                return Found { entry: old, newer: false, lease: Some(lease) };
             }
             Ok(Said::Follows)
                 if Instant::now() + pause < patient_until && !job.stream.aborted() =>
             {
+                followed = true;
                 uring::time::sleep(pause).await;
                 pause = (pause * 2).min(LOOKS.1);
                 // Somebody of our own may have brought it meanwhile.
                 if let crate::cache::Found::Fresh(entry) =
                     node.shared.pages.cache.look(job.key, wanted, Instant::now())
                 {
-                    return Found { entry: Some(entry), lease: None };
+                    return Found { entry: Some(entry), ..Found::default() };
                 }
             }
-            Ok(Said::Follows | Said::Nothing) | Err(_) => return Found::default(),
+            Ok(Said::Garbage(_) | Said::Follows | Said::Nothing) | Err(_) => {
+                return Found { entry: old, ..Found::default() };
+            }
         }
     }
 }
 
-/// Stores a page, soon, if Redis takes it: nobody waits for it. Whether it is on its way.
-pub(super) fn store(node: &Node, key: Key, entry: &Arc<Entry>) -> bool {
+/// Stores a page, soon, if Redis takes it: nobody waits for it. That ends the lease on it; where nothing
+/// is stored, the lease is given back.
+pub(super) fn store(node: &Node, key: Key, entry: &Arc<Entry>, lease: Option<Lease>) {
     let cluster = &node.shared.cluster;
-    let Some(gauges) = cluster.gauges().filter(|_| !entry.ttl.is_zero()) else { return false };
+    let Some(gauges) = cluster.gauges().filter(|_| !entry.ttl.is_zero()) else { return };
     let pending = Pending::new(gauges, entry.bytes());
     let sent = pending.map(|pending| {
         let (entry, bytes_max) = (Arc::clone(entry), node.shared.config.redis_value_bytes_max);
         cluster.tell(STORE_PATIENCE, move |link| async move {
             let stored = put(&link, key, entry, bytes_max).await;
             count(&link, stored.is_ok(), |gauges| (&gauges.stored, &gauges.not_stored));
+            if stored.is_ok() {
+                lease.into_iter().for_each(Lease::is_over);
+            }
             drop(pending);
         })
     });
-    let sent = matches!(sent, Some(Ok(())));
-    if !sent {
+    if !matches!(sent, Some(Ok(()))) {
         gauges.not_stored.fetch_add(1, Ordering::Relaxed);
     }
-    sent
 }
 
 /// What is to be asked on the control thread.
@@ -166,25 +187,40 @@ struct Question {
     key: Key,
     ttls: Ttls,
     bytes_max: usize,
-    /// As whom to take a lease.
-    holder: Option<String>,
-    lease: Duration,
+    /// For how long to take a lease.
+    lease: Option<(Cluster, Duration)>,
+    /// What a page begins with that will not do.
+    seen: Vec<u8>,
 }
 
 impl Question {
     async fn ask(self, link: Link) -> Result<Said, Trouble> {
         let page = link.key(&name(self.key));
-        let answer: redis::Value = match &self.holder {
-            None => link.ask(Does::Read, cmd("GET").arg(page)).await?,
-            Some(holder) => {
-                let mut eval = cmd("EVAL");
-                eval.arg(LOOK_OR_LEASE).arg(2).arg(page).arg(link.key(&lease_name(self.key)));
-                let millis = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
-                link.ask(Does::Write, eval.arg(holder).arg(millis)).await?
-            }
+        let Some((cluster, time)) = self.lease.clone() else {
+            let answer = link.ask(Does::Read, cmd("GET").arg(page)).await?;
+            return self.said(&link, answer).await;
         };
+        // It may be ours from here on, also where the answer comes late or is not waited for: the lease
+        // is dropped with whatever drops the answer.
+        let holder = Ulid::generate().to_string();
+        let lease = Lease { cluster, key: self.key, holder };
+        let mut eval = cmd("EVAL");
+        eval.arg(LOOK_OR_LEASE).arg(2).arg(page).arg(link.key(&lease_name(self.key)));
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        eval.arg(&lease.holder).arg(millis).arg(&self.seen);
+        let answer: redis::Value = link.ask(Does::Write, &eval).await?;
+        if answer == redis::Value::Int(1) {
+            count(&link, false, |gauges| (&gauges.hits, &gauges.misses));
+            return Ok(Said::Leads(lease));
+        }
+        lease.is_over();
+        self.said(&link, answer).await
+    }
+
+    async fn said(self, link: &Link, answer: redis::Value) -> Result<Said, Trouble> {
         let said = match answer {
             redis::Value::BulkString(bytes) => {
+                let head = bytes[..bytes.len().min(envelope::HEAD_BYTES)].to_vec();
                 // Packed it is a fraction of what it will be.
                 let light = bytes.len() < HEAVY_BYTES / 4;
                 let read = move || {
@@ -192,19 +228,18 @@ impl Question {
                     envelope::read(&bytes, self.key, &self.ttls, max, check, Now::read())
                 };
                 match aside(light, read).await.flatten() {
-                    Some(entry) => Said::Page(Arc::new(entry)),
+                    Some(entry) => Said::Page(Arc::new(entry), head),
                     None => {
                         link.gauges().garbage.fetch_add(1, Ordering::Relaxed);
-                        Said::Nothing
+                        Said::Garbage(head)
                     }
                 }
             }
-            redis::Value::Int(1) => Said::Leads,
             redis::Value::Int(0) => Said::Follows,
             redis::Value::Nil => Said::Nothing,
             _ => return Err(Trouble::Garbage),
         };
-        count(&link, matches!(said, Said::Page(_)), |gauges| (&gauges.hits, &gauges.misses));
+        count(link, matches!(said, Said::Page(..)), |gauges| (&gauges.hits, &gauges.misses));
         Ok(said)
     }
 }

@@ -77,7 +77,7 @@ class Ways(unittest.TestCase):
             self.through_a_death(self.nodes(url), kill)
 
     def test_a_user_who_may_do_no_more_than_the_readme_says(self):
-        commands = "EVAL GET SET DEL EXISTS XADD XRANGE XDEL HSET HGETALL HMGET RPUSH LPOP LTRIM PEXPIRE TIME EXPIRE"
+        commands = "EVAL GET GETRANGE SET DEL EXISTS XADD XRANGE XDEL HSET HGETALL HMGET RPUSH LPOP LTRIM PEXPIRE TIME EXPIRE"
         may = " ".join(f"+{name.lower()}" for name in commands.split())
         kinds = "+@stream +@set +@sortedset +@hash +@bitmap"
         with Redis("user default off", f"user fore on >secret ~forebay:* {may} {kinds}") as redis:

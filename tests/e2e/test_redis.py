@@ -14,7 +14,7 @@ import unittest
 import invariants
 import server
 from client import ask, origin_json, results, stream
-from redises import (FIRST, Fake, Redis, becomes, cluster_of_six, free_port, garbage, liar, node, redis_of,
+from redises import (FIRST, Fake, Redis, becomes, between, cluster_of_six, free_port, garbage, liar, node, redis_of,
                      sentinel_pair, slow)
 from server import FOREBAY, LOADTEST, QUICK, Server, wait_until
 
@@ -223,6 +223,57 @@ class Troubles(Shared):
                 self.up(target)
             self.assertGreater(redis_of(target)["breaker_open"], 1)
 
+    def test_one_that_turns_slow_is_left_alone_until_it_is_quick_again(self):
+        late, urls = threading.Event(), [self.origin.page(2290 + n) for n in range(8)]
+
+        def judge(_):
+            if late.is_set():
+                time.sleep(2)
+            return ""
+
+        with Redis() as redis, Fake(between(redis, judge)) as line, Server("--redis-url", line.url) as target:
+            self.up(target)
+            self.assertEqual(self.uses(target, urls), ["miss"] * 8)
+            self.stored(target, 8)
+            late.set()
+            slowest = 0
+            for n in range(40):
+                began = time.monotonic()
+                self.assertEqual(self.uses(target, [self.origin.page(2240 + n)]), ["miss"])
+                slowest = max(slowest, time.monotonic() - began)
+            # Each waited for 50 ms at most, until nobody did any more; never for an answer.
+            self.assertLess(slowest, 1.9)
+            self.assertTrue(becomes(target, "down"), redis_of(target))
+            late.clear()
+            self.up(target)
+            self.assertEqual(self.uses(target, [self.origin.page(2281)]), ["miss"])
+            self.stored(target, 9)
+
+    def test_what_redis_does_is_in_the_metrics(self):
+        with Redis() as redis, node(redis.url) as one, node(redis.url) as other:
+            self.up(one, other)
+            urls = [self.origin.page(2285 + n) for n in range(3)]
+            self.uses(one, urls)
+            self.stored(one, 3)
+            self.uses(other, urls)
+            first, second = metrics(one), metrics(other)
+            self.assertEqual(first['state{state="up"}'], 1)
+            self.assertEqual((first['pages_total{outcome="stored"}'], second['pages_total{outcome="hit"}']), (3, 3))
+            self.assertEqual((first['pages_total{outcome="miss"}'], second['pages_total{outcome="stored"}']), (3, 0))
+            connects = first['events_total{event="connect"}']
+            self.assertGreaterEqual(connects, 1)
+            self.assertGreater(second['events_total{event="answer"}'], 3)
+            self.assertEqual(first["queue"], 0)
+            redis.kill()
+            self.assertTrue(becomes(one, "down"), redis_of(one))
+            hurt = metrics(one)
+            self.assertEqual(hurt['state{state="down"}'], 1)
+            opened = 'events_total{event="breaker_open"}'
+            self.assertGreater(hurt[opened], first[opened])
+            redis.start()
+            self.up(one)
+            self.assertGreater(metrics(one)['events_total{event="connect"}'], connects)
+
     def test_a_full_one_still_answers(self):
         with Redis() as redis, node(redis.url) as one, node(redis.url) as other:
             self.up(one, other)
@@ -319,15 +370,105 @@ class SingleFlight(Shared):
         except (AssertionError, OSError, ValueError):
             pass  # it is killed meanwhile
 
+    # A lease that lives so long is one that was given back, where a page comes sooner.
+    LONG = ("--redis-flight-ms", "30000")
+
+    def leases(self, redis):
+        return [key for key in redis.ask("KEYS", "*") if key.endswith(b":lease")]
+
+    def soon(self, target, urls, **options):
+        """As `uses`, long before any lease ends by itself."""
+        began = time.monotonic()
+        used = self.uses(target, urls, **options)
+        self.assertLess(time.monotonic() - began, 20)
+        return used
+
     def test_a_failure_that_says_nothing_to_others_gives_the_lease_back(self):
-        with Redis() as redis, node(redis.url, "--redis-flight-ms", "30000") as one, node(redis.url) as other:
+        with Redis() as redis, node(redis.url, *self.LONG) as one, node(redis.url, *self.LONG) as other:
             self.up(one, other)
-            url = self.origin.page(2821, latency="400ms")
-            found = self.crawl(one, [url], timeout_ms=100)
+            url = self.origin.page(2821, latency="3s")
+            found = self.crawl(one, [url], timeout_ms=1500)
             self.assertEqual(found[0]["error"]["code"], "url_timeout")
-            self.assertEqual(self.uses(other, [url]), ["miss"])
+            self.assertEqual(self.soon(other, [url]), ["miss"])
+            self.assertEqual(self.hits(url), 2)
             self.stored(other, 1)  # behind the answer's back, and the lease ends with it
-            self.assertFalse([key for key in redis.ask("KEYS", "*") if key.endswith(b":lease")])
+            self.assertEqual(self.leases(redis), [])
+
+    def test_a_page_that_can_not_be_stored_leaves_no_lease(self):
+        flags = ("--redis-value-bytes-max", "1024", *self.LONG)
+        with Redis() as redis, node(redis.url, *flags) as one, node(redis.url, *flags) as other:
+            self.up(one, other)
+            url = self.origin.page(2831, size="20k")
+            self.assertEqual(self.uses(one, [url]), ["miss"])
+            self.assertTrue(wait_until(lambda: not self.leases(redis)), "it is not left")
+            self.assertEqual(self.soon(other, [url]), ["miss"])
+            self.assertEqual(self.hits(url), 2)
+
+    def test_a_lease_that_comes_too_late_is_given_back(self):
+        asked, waited = [], threading.Event()
+
+        def judge(command):
+            if command[0] == b"EVAL" and command[4].endswith(b":lease") and not asked:
+                asked.append(command[4])
+                time.sleep(1)
+                waited.set()
+            return ""
+
+        with Redis() as redis, Fake(between(redis, judge)) as line:
+            # As by default, a page waits for 50 ms; an answer may take longer.
+            with Server("--redis-url", line.url, "--redis-timeout-ms", "3000", *self.LONG) as one:
+                self.up(one)
+                url = self.origin.page(2841, latency="400ms")
+                found = self.crawl(one, [url], timeout_ms=200)
+                self.assertEqual(found[0]["error"]["code"], "url_timeout")
+                self.assertTrue(waited.wait(20))
+                given_back = lambda: b"cmdstat_del:" in redis.ask("INFO", "commandstats")  # noqa: E731
+                self.assertTrue(wait_until(given_back, 20), self.leases(redis))
+                self.assertFalse(wait_until(lambda: self.leases(redis), 1), "and none comes later")
+
+    def test_a_page_that_will_not_do_is_fetched_once_for_all_nodes(self):
+        with Redis() as redis, node(redis.url, *self.LONG) as one, node(redis.url, *self.LONG) as two, \
+                node(redis.url, *self.LONG) as three:
+            targets = (one, two, three)
+            self.up(*targets)
+            url = self.origin.page(2851, latency="900ms")
+            self.assertEqual(self.uses(one, [url]), ["miss"])
+            self.stored(one, 1)
+            time.sleep(4.2)
+
+            def all_at_once(**options):
+                before = self.hits(url)
+                with concurrent.futures.ThreadPoolExecutor(3) as pool:
+                    asked = [pool.submit(self.soon, target, [url], **options) for target in targets]
+                    used = sorted(answer for one in asked for answer in one.result())
+                return used, self.hits(url) - before
+
+            # Too old for these requests, though it is there: who waits gets the newer one.
+            self.assertEqual(all_at_once(max_age_s=4), (["hit", "hit", "stale"], 1))
+            self.assertEqual(self.leases(redis), [])
+
+    def test_what_is_no_page_is_replaced_once_for_all_nodes(self):
+        with Redis() as redis, node(redis.url) as honest:
+            self.up(honest)
+            url = self.origin.page(2861, latency="900ms")
+            self.uses(honest, [url])
+            self.stored(honest, 1)
+            key = next(key for key in redis.ask("KEYS", "*") if key.endswith(b"}") and b":" not in key[8:])
+            self.assertEqual(self.hits(url), 1)
+            redis.ask("SET", key, "no page of ours, though long enough to be told from one by how it begins")
+            with node(redis.url, *self.LONG) as one, node(redis.url, *self.LONG) as other:
+                self.up(one, other)
+                with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                    asked = [pool.submit(self.soon, target, [url]) for target in (one, other)]
+                    used = sorted(answer for one in asked for answer in one.result())
+                self.assertEqual((used, self.hits(url)), (["hit", "miss"], 2))
+
+
+def metrics(target):
+    """What a server counts of its Redis, by the names behind `forebay_redis_`."""
+    lines = ask(target, "GET", "/metrics").body.decode().splitlines()
+    named = [line.removeprefix("forebay_redis_").split() for line in lines if line.startswith("forebay_redis_")]
+    return {name: int(value) for name, value in named}
 
 
 if __name__ == "__main__":
