@@ -83,6 +83,10 @@ impl Wish {
     /// The stream was not begun after all.
     pub fn release(self, node: &Node) {
         node.shared.keys.release(&self.principal, &self.key, self.stream);
+        self.release_everywhere(node);
+    }
+
+    fn release_everywhere(self, node: &Node) {
         // One that can't be freed ends by itself.
         let _ = node.shared.cluster.tell(PATIENCE, move |link| async move {
             let mut eval = cmd("EVAL");
@@ -107,6 +111,13 @@ impl Wish {
             // Nobody, ourselves, or something that is none of our words.
             _ => Claim::New,
         }
+    }
+}
+
+/// Frees the key of a stream that can't be read any more, here and on all nodes.
+pub(super) fn forget(node: &Node, principal: &Arc<str>, key: &str, stream: Ulid) {
+    if let Some(request) = node.shared.keys.release(principal, key, stream) {
+        Wish::new(Arc::clone(principal), key, &request, stream).release_everywhere(node);
     }
 }
 

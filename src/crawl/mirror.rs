@@ -91,7 +91,11 @@ async fn open(node: &Rc<Node>, id: Ulid, principal: &str) -> Option<Arc<Stream>>
     let stream = Stream::new(birth, Arc::clone(&node.shared.totals));
     let mut copy = Copy { node: Rc::clone(node), stream: Arc::clone(&stream), next: 0 };
     copy.take(read);
-    node.shared.registry.insert(Arc::clone(&stream));
+    let known = node.shared.registry.insert(Arc::clone(&stream));
+    if !Arc::ptr_eq(&known, &stream) {
+        // Another core was quicker in this very moment.
+        return (&*known.birth.principal == principal).then_some(known);
+    }
     drop(uring::spawn(async move { copy.follow().await }));
     Some(stream)
 }
@@ -135,12 +139,12 @@ impl Copy {
                 read_at = now;
             } else if read_at.elapsed() > UNREAD_MAX {
                 let registry = &self.node.shared.registry;
-                registry.remove(self.stream.id());
+                registry.remove_one(&self.stream);
                 if Arc::strong_count(&self.stream) == 1 {
                     return;
                 }
                 // Somebody found it just before, and is about to read.
-                registry.insert(Arc::clone(&self.stream));
+                let _ = registry.insert(Arc::clone(&self.stream));
                 read_at = now;
             }
             let tell = told_at.is_none_or(|at| now >= at + TELL_EVERY);

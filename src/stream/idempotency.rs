@@ -62,13 +62,13 @@ impl Keys {
         }
     }
 
-    /// Frees a key whose stream can't be read any more.
-    pub fn release(&self, principal: &Arc<str>, key: &str, stream: Ulid) {
+    /// Frees a key whose stream can't be read any more; the request that it was used for, where the
+    /// stream had it.
+    pub fn release(&self, principal: &Arc<str>, key: &str, stream: Ulid) -> Option<Fingerprint> {
         let owned = (Arc::clone(principal), Box::from(key));
         let mut shard = self.shard(&owned);
-        if shard.get(&owned).is_some_and(|(_, holder)| *holder == stream) {
-            shard.remove(&owned);
-        }
+        shard.get(&owned).filter(|(_, holder)| *holder == stream)?;
+        shard.remove(&owned).map(|(request, _)| request)
     }
 
     fn shard(&self, owned: &Owned) -> MutexGuard<'_, HashMap<Owned, (Fingerprint, Ulid)>> {
@@ -90,9 +90,9 @@ mod tests {
         assert_eq!(keys.claim(&ann, "k", &[1; 32], two), Claim::Same(one));
         assert_eq!(keys.claim(&ann, "k", &[2; 32], two), Claim::Conflict);
         assert_eq!(keys.claim(&bob, "k", &[2; 32], two), Claim::New);
-        keys.release(&ann, "k", two);
+        assert_eq!(keys.release(&ann, "k", two), None);
         assert_eq!(keys.claim(&ann, "k", &[2; 32], two), Claim::Conflict);
-        keys.release(&ann, "k", one);
+        assert_eq!(keys.release(&ann, "k", one), Some([1; 32]));
         assert_eq!(keys.claim(&ann, "k", &[2; 32], two), Claim::New);
     }
 }

@@ -24,7 +24,8 @@ const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 const SLACK: Duration = Duration::from_secs(60);
 
 /// Appends events; the next `seq`, or -1 where the log has its last event already. What would leave a
-/// hole is not written, unless there is nothing better to be had. `KEYS`: log, facts. `ARGV`: the first
+/// hole is not written, unless there is nothing better to be had; nor are the facts that came with events
+/// all of which were there, and more: they come late, and are old. `KEYS`: log, facts. `ARGV`: the first
 /// event's seq, the most bytes, milliseconds to live, whether a hole will do, how many facts, the facts by
 /// name and value, then a kind and a text for each event.
 const APPEND: &str = r"
@@ -33,7 +34,9 @@ if known[4] then return -1 end
 local next, bytes, results = tonumber(known[1] or 0), tonumber(known[2] or 0), tonumber(known[3] or 0)
 local seq, facts = tonumber(ARGV[1]), tonumber(ARGV[5])
 if seq > next and ARGV[4] == '0' then return next end
-for at = 6, 5 + 2 * facts, 2 do redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
+if seq + (#ARGV - 5 - 2 * facts) / 2 >= next then
+  for at = 6, 5 + 2 * facts, 2 do redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
+end
 for at = 6 + 2 * facts, #ARGV, 2 do
   local kind, text = ARGV[at], ARGV[at + 1]
   if seq >= next then

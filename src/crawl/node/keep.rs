@@ -1,6 +1,7 @@
 //! Streams that are over: kept for their resume window, and forgotten.
 
 use super::{Node, SWEEP_EVERY};
+use crate::crawl::claims;
 use crate::crawl::live::Live;
 use crate::stream::Stream;
 use std::sync::atomic::Ordering;
@@ -50,7 +51,7 @@ impl Node {
         let Some(stream) = self.shared.registry.remove(entry.1) else { return };
         stream.forget();
         if let Some(key) = &stream.birth.idempotency_key {
-            self.shared.keys.release(&stream.birth.principal, key, entry.1);
+            claims::forget(self, &stream.birth.principal, key, entry.1);
         }
     }
 
