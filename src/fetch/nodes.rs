@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 /// How long a node asks for its turn before it goes by its own turns alone.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Takes the next start: microseconds until then, or -1 where that is later than one waits. `KEYS`: the
-/// host's. `ARGV`: microseconds of the interval, and that one waits at most.
+/// Takes the next start: microseconds until then, or -1 where that is later than one waits. Without an
+/// interval nothing is taken. `KEYS`: the host's. `ARGV`: microseconds of the interval, and that one waits
+/// at most.
 const TAKE: &str = "local time = redis.call('TIME') \
      local now = time[1] * 1000000 + time[2] \
      local start = math.max(now, tonumber(redis.call('GET', KEYS[1]) or 0)) \
      if start - now > tonumber(ARGV[2]) then return -1 end \
+     if ARGV[1] == '0' then return start - now end \
      local next = start + ARGV[1] \
      redis.call('SET', KEYS[1], string.format('%d', next), 'PX', math.ceil((next - now) / 1000) + 1) \
      return start - now";
@@ -42,18 +44,26 @@ impl Fetcher {
         let Some(cluster) = self.shared.cluster.get().filter(|cluster| cluster.takes()) else {
             return Ok(());
         };
-        if interval.is_zero() {
-            return Ok(());
-        }
         let (key, interval) = (key(host), micros(interval));
         let most = micros(deadline.saturating_duration_since(Instant::now()));
-        let asked = cluster.ask(PATIENCE, move |link: Link| async move {
+        // Where there is nothing to take but word of a host that wants to be left alone, a slow Redis
+        // must not cost what the turn would.
+        let patience = if interval == 0 { PATIENCE.min(cluster.patience()) } else { PATIENCE };
+        let asked = cluster.ask(patience, move |link: Link| async move {
             let mut eval = cmd("EVAL");
             eval.arg(TAKE).arg(1).arg(link.key(&key)).arg(interval).arg(most);
             link.ask::<i64>(Does::Write, &eval).await
         });
         match asked.await.map(u64::try_from) {
-            Ok(Ok(wait)) => uring::time::sleep(Duration::from_micros(wait.min(most))).await,
+            Ok(Ok(0)) => {}
+            Ok(Ok(wait)) => {
+                let wait = Duration::from_micros(wait.min(most));
+                if interval == 0 {
+                    // Who comes next need not ask.
+                    self.shared.hosts.hold(host, Instant::now() + wait);
+                }
+                uring::time::sleep(wait).await;
+            }
             Ok(Err(_)) => {
                 return Err(throttled("the host's turn, which all nodes share, comes too late"));
             }

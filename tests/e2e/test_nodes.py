@@ -8,7 +8,7 @@ import unittest
 
 import invariants
 import server
-from client import Connection, ask, origin_json, request, stream
+from client import Connection, ask, origin_json, request, results, stream
 from redises import FIRST, Redis, becomes, node
 from server import QUICK, Origin, Server, wait_until
 from test_search import Provider, searxng
@@ -137,6 +137,15 @@ class Anywhere(Nodes):
             self.assertEqual((answer.status, answer.json()["error"]["code"]), (409, "idempotency_conflict"))
 
 
+    def test_an_idempotency_key_is_free_when_its_stream_is_over(self):
+        field, urls = ["Idempotency-Key: short-lived"], [self.origin.page(3450 + n) for n in range(2)]
+        _, _, lines = self.begin(self.one, urls[:1], field, resume_window_s=1)
+        self.assertEqual(list(lines)[-1]["type"], "summary")
+        # Another request may have it now, on another node, long before its time in Redis is over.
+        begun = lambda: ask(self.other, "POST", *self.asking(urls, resume_window_s=1), field).status == 200  # noqa: E731
+        self.assertTrue(wait_until(begun, 20))
+
+
 class Turns(Nodes):
     def test_a_hosts_requests_are_an_interval_apart_whoever_makes_them(self):
         pace = ("--fetch-host-interval-ms", "200", "--redis-prefix", "turns")
@@ -154,6 +163,41 @@ class Turns(Nodes):
             self.assertEqual(len(origin_json(origin, "/_requests")[1]), 10)
             # Ten starts are nine intervals; each node for itself would need four.
             self.assertGreater(took, 9 * 0.2)
+
+    def test_a_crawl_delay_holds_for_all_nodes(self):
+        with node(self.redis.url, "--redis-prefix", "delays") as one, \
+                node(self.redis.url, "--redis-prefix", "delays") as other, Origin() as origin:
+            self.assertTrue(becomes(one, "up") and becomes(other, "up"))
+            self.assertEqual(ask(origin, "GET", "/_set?robots=crawl-delay:0.3").status, 200)
+            asked = [threading.Thread(target=stream, args=(target, [origin.page(10 * n + at) for at in range(4)]))
+                     for n, target in enumerate((one, other))]
+            began = time.monotonic()
+            for thread in asked:
+                thread.start()
+            for thread in asked:
+                thread.join(30)
+            self.assertEqual(len(origin_json(origin, "/_requests?path=/page/")[1]), 8)
+            self.assertGreater(time.monotonic() - began, 7 * 0.3)
+
+    def test_a_host_that_wants_to_be_left_alone_is_left_alone_by_all(self):
+        for pace in ((), ("--fetch-host-interval-ms", "10")):
+            flags = ("--redis-prefix", f"held{len(pace)}", *pace)
+            with self.subTest(pace), node(self.redis.url, *flags) as one, node(self.redis.url, *flags) as other, \
+                    Origin() as origin:
+                self.assertTrue(becomes(one, "up") and becomes(other, "up"))
+                began = time.monotonic()
+                _, events = stream(one, [origin.status(429, retry_after=5)], **FIRST)
+                self.assertEqual(results(events)[0]["status"], 429)
+                # That it was said is told to the others behind the answer's back.
+                told = lambda: self.redis.ask("KEYS", f"held{len(pace)}:turn:*")  # noqa: E731
+                self.assertTrue(wait_until(told))
+                _, events = stream(other, [origin.page(1), origin.page(2)], **FIRST)
+                self.assertEqual([result["error"] for result in results(events).values()], [None, None])
+                self.assertGreater(time.monotonic() - began, 5)
+                # Whose time is over before is told at once.
+                stream(one, [origin.status(429, retry_after=30)], **FIRST)
+                late = lambda: results(stream(other, [origin.page(3)], timeout_ms=5000, cache_mode="bypass", **FIRST)[1])[0]["error"]  # noqa: E731
+                self.assertTrue(wait_until(lambda: (late() or {}).get("code") == "host_throttled"))
 
 
 class Lost(Nodes):
