@@ -43,6 +43,8 @@ use uring::mailbox::{Receiver, SendError, Sender};
 
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often a core that has drained looks whether the others have.
+const DRAINED_LOOK: Duration = Duration::from_millis(10);
 
 /// How long another core may take to answer whether URLs were added.
 const ADD_PATIENCE: Duration = Duration::from_secs(2);
@@ -77,6 +79,8 @@ pub struct Shared {
     pub mesh: Vec<Sender<Message>>,
     /// Whether new work is refused.
     pub draining: AtomicBool,
+    /// Cores that have drained.
+    pub drained: AtomicUsize,
     /// Descriptors of the cores' rings, in their order; none with epoll.
     pub rings: OnceLock<Vec<u32>>,
     /// Client connections open.
@@ -270,6 +274,16 @@ impl Node {
     pub fn end_all(self: &Rc<Self>, ending: Ending) {
         let all: Vec<Rc<Live>> = self.live.borrow().values().cloned().collect();
         all.into_iter().for_each(|live| live.end(self, ending));
+    }
+
+    /// Says that this core has drained, and waits until all have, for `until` at most: until then the
+    /// streams of the others may have pages for it.
+    pub async fn drained_everywhere(&self, until: Instant) {
+        let drained = &self.shared.drained;
+        drained.fetch_add(1, Ordering::Relaxed);
+        while drained.load(Ordering::Relaxed) < self.shared.mesh.len() && Instant::now() < until {
+            uring::time::sleep(DRAINED_LOOK).await;
+        }
     }
 
     /// Waits until no stream of this core runs and no page runs here, for `until` at most.
@@ -500,7 +514,8 @@ impl Node {
     }
 
     pub(super) fn adopt(&self, live: &Rc<Live>) {
-        self.shared.registry.insert(Arc::clone(&live.stream));
+        // Nobody else makes streams of this id.
+        let _ = self.shared.registry.insert(Arc::clone(&live.stream));
         self.live.borrow_mut().insert(live.stream.id(), Rc::clone(live));
     }
 

@@ -117,6 +117,7 @@ pub async fn run(
         // The last events still have to reach their clients.
         let _ = uring::time::timeout(grace, connections.gate.drained()).await;
     }
+    node.drained_everywhere(until).await;
     node.quiesced(Instant::now() + grace).await;
 }
 
