@@ -1,6 +1,7 @@
 """Jobs: crawls in the background, in one process' memory and in the Redis that nodes share."""
 
 import base64
+import concurrent.futures
 import hashlib
 import hmac
 import http.server
@@ -182,6 +183,19 @@ class InMemory(unittest.TestCase):
                 self.assertEqual(ask(target, "GET", "/jobs", fields=bob).json()["jobs"], [])
                 self.assertEqual(len(ask(target, "GET", "/jobs", fields=ann).json()["jobs"]), 1)
 
+    def test_links_that_may_be_followed_count_like_urls_that_are_named(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file, Origin() as origin:
+            key, entry = new_key("ann", "crawl", "urls_per_min = 50\n")
+            file.write(entry)
+            file.flush()
+            with Server("--auth-keys-file", file.name, "--drain-timeout-s", "1") as target:
+                fields = [f"Authorization: Bearer {key}"]
+                follow = lambda pages: post(target, [origin.page(1)], fields, follow={"depth": 1, "max_pages": pages})  # noqa: E731
+                never = follow(60).json()["error"]
+                self.assertEqual((never["code"], never["details"][0]["limit"]), ("too_many_urls", 50))
+                self.assertEqual(follow(40).status, 202)
+                self.assertEqual(follow(40).status, 429)
+
     def test_wrong_requests_are_refused_by_name(self):
         with Server("--jobs-urls-max", "2", "--jobs-body-bytes-max", "2000") as target:
             many = post(target, ["http://a.test/"] * 3)
@@ -216,6 +230,19 @@ class InMemory(unittest.TestCase):
             path = f"/jobs/{job['job_id']}"
             self.assertTrue(wait_until(lambda: ask(target, "GET", path).status == 404, 30))
             self.assertEqual(ask(target, "GET", "/jobs").json()["jobs"], [])
+
+    def test_a_shutdown_lets_a_job_come_to_its_end(self):
+        with Origin() as origin:
+            target = Server("--drain-timeout-s", "60")
+            job, events = begin(target, [origin.page(n, size=500, latency="100ms") for n in range(120)]), []
+            reader = threading.Thread(target=read, args=(target, job), kwargs={"known": events})
+            reader.start()
+            self.assertTrue(wait_until(lambda: events))
+            # Whichever core has nothing to do any more still has to fetch for the others.
+            self.assertEqual(target.stop(), 0)
+            reader.join(20)
+            self.assertEqual(broken(events, 120), [])
+            self.assertEqual((events[-1]["type"], events[-1]["successful"]), ("summary", 120))
 
     def test_a_shutdown_ends_a_job_with_a_typed_error_and_says_so(self):
         with Origin() as origin:
@@ -328,6 +355,71 @@ def node(redis, *more):
                   "--redis-lookup-timeout-ms", "2000", *more)
 
 
+class Crawls:
+    """Resumable streams that are begun on whichever node lives, one after the other, and what their
+    clients got of them."""
+
+    PAGES = 20
+
+    def __init__(self, nodes, origin, chance):
+        self.nodes, self.origin, self.got, self.over = nodes, origin, {}, threading.Event()
+        seeds = [random.Random(chance.random()) for _ in range(2)]
+        self.threads = [threading.Thread(target=self.crawl, args=each) for each in enumerate(seeds)]
+        for thread in self.threads:
+            thread.start()
+
+    def end(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join(60)
+
+    def crawl(self, own, chance):
+        first = 1_000_000 * (own + 1)
+        while not self.over.is_set():
+            urls = [self.origin.page(first + n, size=600, latency="100ms") for n in range(self.PAGES)]
+            first += self.PAGES
+            events = []
+            try:
+                body = {"urls": urls, "options": {**FIRST, "concurrency": 2, "resume_window_s": 900}}
+                self.lines(chance.choice(self.nodes), request("POST", "/crawl/stream", body), events)
+            except Exception:  # pylint: disable=broad-exception-caught
+                time.sleep(0.05)  # that node is down
+            if events:
+                self.got[events[0]["stream_id"]] = durable(events)
+
+    def lines(self, target, asking, events):
+        with Connection(target.address) as connection:
+            connection.send(asking)
+            head = connection.read_head()
+            if head.status == 200:
+                for line in connection.read_lines(head):
+                    events.append(json.loads(line))
+
+    def logs(self, stream_id):
+        """What each node shows of a stream."""
+        shown = [[] for _ in self.nodes]
+        for target, events in zip(self.nodes, shown):
+            self.lines(target, request("GET", f"/streams/{stream_id}/events"), events)
+        return [durable(events) for events in shown]
+
+    def check(self, test):
+        """Every node shows the same of every stream, whole; what its client got is the beginning of that.
+        Of a node that died together with Redis the other nodes may know less, or nothing."""
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            shown = dict(zip(self.got, pool.map(self.logs, self.got)))
+        whole = 0
+        for stream_id, got in self.got.items():
+            log = shown[stream_id][0]
+            test.assertTrue(all(other == log for other in shown[stream_id]), shown[stream_id])
+            if log:
+                test.assertEqual(broken(log, self.PAGES), [])
+                same = min(len(got), len(log) - 1)
+                test.assertEqual(got[:same], log[:same])
+                whole += log[-1]["type"] == "summary"
+        say(f"{len(self.got)} streams, {whole} of them to their summary")
+        test.assertGreater(whole, 0)
+
+
 @unittest.skipUnless(shutil.which("redis-server"), "there is no redis-server")
 class InRedis(unittest.TestCase):
     def setUp(self):
@@ -394,6 +486,11 @@ class InRedis(unittest.TestCase):
                 alive.kill()
 
     def test_nothing_is_lost_or_doubled_whatever_dies(self):
+        """A job and streams, while nodes are killed and Redis is. At its full size by
+
+            TEST_JOB_URLS=20000 TEST_FOREBAY=target/debug/forebay TEST_LOADTEST=target/debug/loadtest \\
+              target/venv/bin/python tests/e2e test_nothing_is_lost
+        """
         total = int(os.environ.get("TEST_JOB_URLS", "1000" if QUICK else "2000"))
         seed = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1 << 32)
         say("seed", seed)
@@ -408,6 +505,7 @@ class InRedis(unittest.TestCase):
                 followed = []
                 follower = threading.Thread(target=self.follow, args=(nodes, job, followed, done))
                 follower.start()
+                crawls = Crawls(nodes, origin, chance)
                 began = time.monotonic()
                 time.sleep(0.5)
                 # A node that was only away comes back with pages that others have taken over.
@@ -428,6 +526,7 @@ class InRedis(unittest.TestCase):
                         nodes[at] = node(redis)
                         kills[0] += 1
                 spent = time.monotonic() - began
+                crawls.end()
                 follower.join(60)
                 final = state(nodes[0], job)
                 say(f"{total} URLs in {spent:.1f} s, nodes killed: {kills[0]}, Redis restarted: {restarts[0]}")
@@ -439,8 +538,10 @@ class InRedis(unittest.TestCase):
                 self.assertEqual(durable(followed), logs[0], "a reader that went from node to node has all of it")
                 urls_told = {event["index"]: event["result"]["url"] for event in logs[0] if event["type"] == "result"}
                 self.assertEqual(urls_told, dict(enumerate(urls)))
+                crawls.check(self)
             finally:
                 done.set()
+                crawls.over.set()
                 for each in nodes:
                     each.kill()
 
