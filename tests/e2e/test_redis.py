@@ -223,6 +223,28 @@ class Troubles(Shared):
                 self.up(target)
             self.assertGreater(redis_of(target)["breaker_open"], 1)
 
+    def through_a_death(self, title, url, first, kill):
+        """A primary is killed in the midst of 200 streams, and another takes its place."""
+        streams = 600 if QUICK else 1500
+        with Server("--redis-url", url) as target:
+            self.assertTrue(becomes(target, "up", 30), redis_of(target))
+            child = self.load(target, first, streams)
+            self.assertTrue(wait_until(lambda: ask(target, "GET", "/healthz").json()["streams_running"] > 50, 30))
+            kill()
+            counts = self.unharmed(child, f"a primary of {title} killed")
+            self.assertEqual(counts["pages_ok"], streams * 4, counts)
+            self.assertTrue(becomes(target, "up", 60), redis_of(target))
+
+    def test_a_primary_of_a_cluster_is_killed_under_200_streams(self):
+        with cluster_of_six() as (nodes, url):
+            kill = lambda: next(redis for redis in nodes if redis.ask("ROLE")[0] == b"master").kill()  # noqa: E731
+            self.through_a_death("a cluster", url, 36, kill)
+
+    def test_a_primary_under_sentinels_is_killed_under_200_streams(self):
+        with sentinel_pair() as (primary, replica, url):
+            self.through_a_death("sentinels", url, 37, primary.kill)
+            self.assertEqual(replica.ask("ROLE")[0], b"master")
+
     def test_one_that_turns_slow_is_left_alone_until_it_is_quick_again(self):
         late, urls = threading.Event(), [self.origin.page(2290 + n) for n in range(8)]
 
