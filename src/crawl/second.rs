@@ -78,7 +78,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// There is nothing to give back.
-    fn is_over(mut self) {
+    fn disarm(mut self) {
         self.holder.clear();
     }
 }
@@ -172,7 +172,7 @@ pub(super) fn store(node: &Node, key: Key, entry: &Arc<Entry>, lease: Option<Lea
             let stored = put(&link, key, entry, bytes_max).await;
             count(&link, stored.is_ok(), |gauges| (&gauges.stored, &gauges.not_stored));
             if stored.is_ok() {
-                lease.into_iter().for_each(Lease::is_over);
+                lease.into_iter().for_each(Lease::disarm);
             }
             drop(pending);
         })
@@ -213,7 +213,7 @@ impl Question {
             count(&link, false, |gauges| (&gauges.hits, &gauges.misses));
             return Ok(Said::Leads(lease));
         }
-        lease.is_over();
+        lease.disarm();
         self.said(&link, answer).await
     }
 

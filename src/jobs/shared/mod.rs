@@ -9,7 +9,7 @@
 //! job:{id}:done     bitmap   indexes that have their result
 //! job:{id}:again    hash     how often a page was begun again, by its index
 //! job:{id}:events   stream   the durable events; entry `n-0` is seq n - 1
-//! jobs:active       set      jobs that have URLs left
+//! jobs:active       set      jobs that have URLs left, or will have
 //! jobs:live:P       set      jobs of the principal P that have not ended
 //! jobs:of:P         zset     all of them, by when they were made
 //! jobs:key:H        string   the job that an Idempotency-Key stands for

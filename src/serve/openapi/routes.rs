@@ -343,7 +343,7 @@ pub(super) const PATHS: &[PathItem] = &[
                 id: "beginJob",
                 tag: "Jobs",
                 summary: "Crawl thousands of URLs in the background",
-                text: "As `POST /crawl`, without waiting; nobody has to read the results.",
+                text: "As `POST /crawl`, without waiting; nobody has to read the results. Where jobs are in Redis, `options.follow` is refused.",
                 scope: Some(Scope::Crawl),
                 parameters: &["RequestId", "IdempotencyKey"],
                 body: Some("Job"),
