@@ -59,7 +59,7 @@ impl Fetcher {
             Ok(Ok(wait)) => {
                 let wait = Duration::from_micros(wait.min(most));
                 if interval == 0 {
-                    // Who comes next need not ask.
+                    // Who stands in line here hears it, too.
                     self.shared.hosts.hold(host, Instant::now() + wait);
                 }
                 uring::time::sleep(wait).await;
