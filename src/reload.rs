@@ -8,6 +8,7 @@ use crate::crawl::node::Shared;
 use crate::notify::Notifier;
 use crate::observe::logging;
 use crate::serve::access::Access;
+use crate::serve::pages::Site;
 use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 
@@ -19,6 +20,8 @@ pub struct Reloader {
     pub shared: Arc<Shared>,
     /// Has keys and certificate in force.
     pub access: Arc<Access>,
+    /// Tells of the settings in force.
+    pub site: Arc<Site>,
     /// Is told that a reload is under way.
     pub notifier: Notifier,
 }
@@ -47,6 +50,9 @@ impl Reloader {
         let (changed, restart) = self.shared.config.compare(&config);
         self.shared.config.replace(&config).map_err(|why| vec![why.to_owned()])?;
         let files = self.access.take_over(read);
+        if !changed.is_empty() {
+            self.site.renew(&self.shared.config);
+        }
         if changed.iter().any(|change| change.setting == "log.level") {
             match logging::set_level(&config.log_level) {
                 Ok(true) => {}

@@ -184,6 +184,7 @@ impl Server {
             recipe,
             shared: Arc::clone(&shared),
             access: Arc::clone(&access),
+            site: Arc::clone(&site),
             notifier: notifier.clone(),
         };
         let control = control::start(Arc::new(reloader), reloads, (redis, exporter))?;

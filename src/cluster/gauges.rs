@@ -17,7 +17,8 @@ pub enum Health {
 }
 
 impl Health {
-    const ALL: [Self; 4] = [Self::Connecting, Self::Up, Self::ReadOnly, Self::Down];
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Connecting, Self::Up, Self::ReadOnly, Self::Down];
 
     /// The word for `/healthz` and metrics.
     #[must_use]

@@ -26,7 +26,8 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Self; 6] = [
+    /// Every status.
+    pub const ALL: [Self; 6] = [
         Self::Queued,
         Self::Running,
         Self::Cancelling,

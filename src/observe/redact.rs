@@ -56,7 +56,11 @@ pub fn is_secret_name(name: &[u8]) -> bool {
 #[must_use]
 pub fn is_secret_field(name: &str) -> bool {
     // `Idempotency-Key` is no secret, but it opens a stream to who has the credential too.
-    is_secret_name(name.as_bytes()) || name.eq_ignore_ascii_case("idempotency-key")
+    // And a browser's WebSocket has its key among the subprotocols.
+    is_secret_name(name.as_bytes())
+        || ["idempotency-key", "sec-websocket-protocol"]
+            .iter()
+            .any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// A header field's value as it may be logged.
@@ -257,7 +261,14 @@ mod tests {
 
     #[test]
     fn secret_fields_are_known() {
-        for name in ["Authorization", "Proxy-Authorization", "Cookie", "set-cookie", "X-API-Key"] {
+        for name in [
+            "Authorization",
+            "Proxy-Authorization",
+            "Cookie",
+            "set-cookie",
+            "X-API-Key",
+            "Sec-WebSocket-Protocol",
+        ] {
             assert!(is_secret_field(name), "{name}");
             assert_eq!(field_value(name, "v").to_string(), "***");
         }

@@ -1,6 +1,8 @@
 //! The web pages: the console and the readable description of the API. Each is one page that needs
 //! nothing else, put together from its sources beside this file.
 
+use super::docs;
+use crate::config::Config;
 use crate::proto::base64::base64;
 use ring::digest::{SHA256, digest};
 
@@ -10,7 +12,7 @@ const BASE_CSS: &str = include_str!("console/base.css");
 const CONSOLE_CSS: &str = include_str!("console/console.css");
 const DOCS_CSS: &str = include_str!("console/docs.css");
 /// In the order in which they build on each other.
-const CONSOLE_SCRIPTS: [&str; 9] = [
+const CONSOLE_SCRIPTS: [&str; 10] = [
     include_str!("console/dom.js"),
     include_str!("console/markdown.js"),
     include_str!("console/wire.js"),
@@ -19,13 +21,10 @@ const CONSOLE_SCRIPTS: [&str; 9] = [
     include_str!("console/plots.js"),
     include_str!("console/gauges.js"),
     include_str!("console/form.js"),
+    include_str!("console/poll.js"),
     include_str!("console/main.js"),
 ];
-const DOCS_SCRIPTS: [&str; 3] = [
-    include_str!("console/dom.js"),
-    include_str!("console/markdown.js"),
-    include_str!("console/docs.js"),
-];
+const DOCS_SCRIPTS: [&str; 2] = [include_str!("console/dom.js"), include_str!("console/docs.js")];
 
 /// A page and what a browser may do for it.
 #[derive(Debug)]
@@ -43,10 +42,13 @@ pub fn console() -> Built {
     build(CONSOLE_HTML, &[BASE_CSS, CONSOLE_CSS], &CONSOLE_SCRIPTS)
 }
 
-/// The description of the API.
+/// The description of the API, for a server's settings.
 #[must_use]
-pub fn docs() -> Built {
-    build(DOCS_HTML, &[BASE_CSS, DOCS_CSS], &DOCS_SCRIPTS)
+pub fn docs(config: &Config) -> Built {
+    let parts = docs::parts(config);
+    let html = DOCS_HTML.replacen("<!--index-->", &parts.index, 1);
+    let html = html.replacen("<!--content-->", &parts.content, 1);
+    build(&html, &[BASE_CSS, DOCS_CSS], &DOCS_SCRIPTS)
 }
 
 fn build(html: &str, styles: &[&str], scripts: &[&str]) -> Built {
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_page_is_whole_and_its_policy_names_what_is_in_it() {
-        for built in [console(), docs()] {
+        for built in [console(), docs(&Config::default())] {
             assert!(!built.text.contains("<!--style-->") && !built.text.contains("<!--script-->"));
             for (open, close) in [("<style>", "</style>"), ("<script>", "</script>")] {
                 assert_eq!(built.text.matches(open).count(), 1);

@@ -34,6 +34,11 @@ const MODERN: &str = "2026-07-28";
 /// Revisions that begin with `initialize`, newest first.
 const LEGACY: [&str; 2] = ["2025-11-25", "2025-06-18"];
 
+/// Every revision that is spoken, newest first.
+pub fn versions() -> impl Iterator<Item = &'static str> {
+    [MODERN].into_iter().chain(LEGACY)
+}
+
 /// What stands in the head of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fields {
@@ -99,9 +104,9 @@ async fn dispatch(
 ) -> Result<(), Gone> {
     let result = match message.method.as_str() {
         "initialize" if !modern => tools::initialized(version_for(&message)),
-        "server/discover" => tools::discovered(&[&[MODERN], &LEGACY[..]].concat()),
+        "server/discover" => tools::discovered(&versions().collect::<Vec<_>>()),
         "ping" if !modern => "{".to_owned(),
-        "tools/list" => tools::listed(&conn.site.tools, modern),
+        "tools/list" => tools::listed(&conn.site.described().tools, modern),
         "tools/call" => {
             let asked = call::Asked { id, modern, events: fields.events };
             return call::run(conn, asked, message.params).await;
@@ -143,7 +148,7 @@ fn era(fields: &Fields, message: &Message) -> Result<bool, Wrong> {
             Some(MODERN) => {
                 Err(Wrong::params("_meta lacks io.modelcontextprotocol/protocolVersion"))
             }
-            Some(version) => Err(Wrong::version(version, &[&[MODERN], &LEGACY[..]].concat())),
+            Some(version) => Err(Wrong::version(version, &versions().collect::<Vec<_>>())),
         };
     }
     let told = told.unwrap_or_default();
@@ -157,7 +162,7 @@ fn era(fields: &Fields, message: &Message) -> Result<bool, Wrong> {
         return Err(Wrong::mismatch("MCP-Protocol-Version is not what _meta says"));
     }
     if told != MODERN {
-        return Err(Wrong::version(told, &[&[MODERN], &LEGACY[..]].concat()));
+        return Err(Wrong::version(told, &versions().collect::<Vec<_>>()));
     }
     if fields.method.as_deref() != Some(message.method.as_str()) {
         return Err(Wrong::mismatch("Mcp-Method is not the body's method"));

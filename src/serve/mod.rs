@@ -5,6 +5,7 @@ pub mod arrive;
 pub mod ask;
 pub mod conn;
 pub mod console;
+pub mod docs;
 pub mod guard;
 pub mod handle;
 mod jobs;

@@ -1,24 +1,33 @@
-//! `GET /openapi.json`: the API as OpenAPI 3.1 describes it, written when the server starts.
+//! `GET /openapi.json`: the API as OpenAPI 3.1 describes it, written when the server starts and when a
+//! reload has changed its settings.
 //!
 //! [`routes`] has one entry per operation; the shapes stand in JSON files beside it. There, a string
 //! `"@name"` stands for what the code knows: a bound, a default, a list of codes. Tests hold the
 //! whole to routes, error codes, request fields and their bounds.
 
-mod routes;
+pub(super) mod routes;
 
+use crate::cluster::Health;
 use crate::config::Config;
 use crate::crawl::request;
 use crate::error::{ApiCode, PageCode, Stage};
+use crate::jobs::view::Status;
 use crate::limits;
+use crate::observe::series::Key;
 use crate::proto::events::CacheUse;
 use crate::proto::json;
 use crate::stream::state::State;
 use bytes::{BufMut, BytesMut};
 use routes::{Operation, PATHS};
+use simd_json::prelude::ValueAsObject;
 use std::collections::BTreeMap;
 
 /// The version of the API, not of the server.
 const API_VERSION: &str = "1.0.0";
+
+/// A query, as JSON writes it: no control characters (ASCII's spaces at its ends fall away), and
+/// something that is no space.
+const QUERY_PATTERN: &str = r"^[\\t-\\r ]*[^\\s\\x00-\\x1f\\x7f-\\x9f](?:[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f])?[\\t-\\r ]*$";
 
 const INFO: &str = include_str!("openapi/info.json");
 const SCHEMAS: &str = include_str!("openapi/schemas.json");
@@ -26,6 +35,9 @@ const OPTIONS: &str = include_str!("openapi/options.json");
 const ANSWERS: &str = include_str!("openapi/answers.json");
 const EVENTS: &str = include_str!("openapi/events.json");
 const PARTS: &str = include_str!("openapi/parts.json");
+/// What each code of a refusal means, and each code of a page.
+const REFUSALS: &str = include_str!("openapi/refusals.json");
+const FAILURES: &str = include_str!("openapi/failures.json");
 
 /// The description, with the bounds that this server's settings make.
 #[must_use]
@@ -56,6 +68,19 @@ pub fn document(config: &Config) -> String {
     out.put_slice(b"}}\n");
     let text = String::from_utf8(out.to_vec()).expect("all of it was text");
     filled(&text, config)
+}
+
+/// Names of the schemas in the order of their files, under what each file is about.
+#[must_use]
+pub fn schema_names() -> Vec<(&'static str, Vec<String>)> {
+    let requests = [SCHEMAS, OPTIONS].into_iter().flat_map(names_of).collect();
+    vec![("Requests", requests), ("Events", names_of(EVENTS)), ("Answers", names_of(ANSWERS))]
+}
+
+fn names_of(file: &str) -> Vec<String> {
+    let file = simd_json::to_owned_value(&mut file.as_bytes().to_vec()).expect("a file is JSON");
+    let object = file.as_object().expect("a file is one object");
+    object.keys().cloned().collect()
 }
 
 /// The schema of `options` by itself.
@@ -168,8 +193,8 @@ fn filled(text: &str, config: &Config) -> String {
 
 /// What a name in the files stands for, as JSON.
 fn value(name: &str, config: &Config) -> Option<String> {
-    fn list(names: impl Iterator<Item = &'static str>) -> String {
-        let quoted: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
+    fn list(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+        let quoted: Vec<String> = names.map(|name| format!("\"{}\"", name.as_ref())).collect();
         format!("[{}]", quoted.join(","))
     }
     Some(match name {
@@ -184,6 +209,8 @@ fn value(name: &str, config: &Config) -> Option<String> {
         "jobs_listed_max" => limits::JOBS_LISTED_MAX.to_string(),
         "webhook_secret_bytes_min" => limits::WEBHOOK_SECRET_BYTES_MIN.to_string(),
         "webhook_secret_bytes_max" => limits::WEBHOOK_SECRET_BYTES_MAX.to_string(),
+        "webhook_url_bytes_max" => limits::WEBHOOK_URL_BYTES_MAX.to_string(),
+        "query_pattern" => format!("\"{QUERY_PATTERN}\""),
         "query_bytes_max" => limits::SEARCH_QUERY_BYTES_MAX.to_string(),
         "hits_max" => limits::SEARCH_HITS_MAX.min(config.urls_max).to_string(),
         "follow_depth_max" => limits::FOLLOW_DEPTH_MAX.to_string(),
@@ -206,9 +233,17 @@ fn value(name: &str, config: &Config) -> Option<String> {
             kinds.dedup();
             list(kinds.into_iter())
         }
+        "api_meanings" => REFUSALS.trim().to_owned(),
+        "page_meanings" => FAILURES.trim().to_owned(),
         "page_codes" => list(PageCode::ALL.into_iter().map(PageCode::as_str)),
         "stages" => list(Stage::ALL.into_iter().map(Stage::as_str)),
         "states" => list(State::ALL.into_iter().map(State::as_str)),
+        "job_states" => list(Status::ALL.into_iter().map(Status::as_str)),
+        "redis_states" => {
+            list(["off"].into_iter().chain(Health::ALL.into_iter().map(Health::as_str)))
+        }
+        "series" => list(Key::all().map(Key::name)),
+        "mcp_versions" => list(super::mcp::versions()),
         "cache_uses" => list(CacheUse::ALL.into_iter().map(CacheUse::as_str)),
         _ => return None,
     })

@@ -1,6 +1,6 @@
-//! Site that are the same for everybody: the console, the readable description of the API, and the
-//! description itself. They are written when the server starts and compressed once, each in every
-//! coding that a browser may ask for.
+//! Pages that are the same for everybody: the console, the readable description of the API, and the
+//! description itself. They are written when the server starts, those that tell of settings again when
+//! a reload has changed some, and compressed once, each in every coding that a browser may ask for.
 
 use super::ask::Ask;
 use super::conn::{Conn, Gone};
@@ -9,6 +9,7 @@ use super::route::Route;
 use super::{console, mcp, openapi};
 use crate::config::Config;
 use crate::proto::h1::{Request, list_members};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -187,42 +188,77 @@ impl Page {
 #[derive(Debug)]
 pub struct Site {
     console: Page,
+    described: ArcSwap<Described>,
+}
+
+/// What tells of the settings' bounds, and is written anew when they change.
+#[derive(Debug)]
+pub struct Described {
     docs: Page,
     openapi: Page,
     /// The tools of the Model Context Protocol, as JSON.
     pub tools: String,
 }
 
+impl Described {
+    fn new(config: &Config) -> Arc<Self> {
+        let docs = console::docs(config);
+        Arc::new(Self {
+            docs: Page::new(HTML, Some(docs.policy), docs.text),
+            openapi: Page::new(JSON, None, openapi::document(config)),
+            tools: mcp::list(config),
+        })
+    }
+
+    fn compress(&self) {
+        [&self.docs, &self.openapi].into_iter().for_each(Page::compress);
+    }
+}
+
 impl Site {
     /// Writes the pages; their compressed forms follow from a thread of its own.
     #[must_use]
     pub fn start(config: &Config) -> Arc<Self> {
-        let (console, docs) = (console::console(), console::docs());
+        let console = console::console();
         let site = Arc::new(Self {
             console: Page::new(HTML, Some(console.policy), console.text),
-            docs: Page::new(HTML, Some(docs.policy), docs.text),
-            openapi: Page::new(JSON, None, openapi::document(config)),
-            tools: mcp::list(config),
+            described: ArcSwap::new(Described::new(config)),
         });
-        let work = Arc::clone(&site);
-        let compress = move || work.all().into_iter().for_each(Page::compress);
-        if let Err(error) = std::thread::Builder::new().name("pages".into()).spawn(compress) {
-            tracing::warn!("pages go out uncompressed: {error}");
-        }
+        let (work, described) = (Arc::clone(&site), site.described());
+        in_background(move || {
+            work.console.compress();
+            described.compress();
+        });
         site
     }
 
-    const fn all(&self) -> [&Page; 3] {
-        [&self.console, &self.docs, &self.openapi]
+    /// What is told of the settings in force.
+    #[must_use]
+    pub fn described(&self) -> Arc<Described> {
+        self.described.load_full()
+    }
+
+    /// Tells of other settings from now on. Takes milliseconds: for the control thread.
+    pub fn renew(&self, config: &Config) {
+        let described = Described::new(config);
+        self.described.store(Arc::clone(&described));
+        in_background(move || described.compress());
+    }
+}
+
+fn in_background(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name("pages".into()).spawn(work) {
+        tracing::warn!("pages go out uncompressed: {error}");
     }
 }
 
 /// Answers with the page of a route.
 pub(super) async fn answer(conn: &mut Conn, ask: &Ask, route: Route) -> Result<(), Gone> {
     let site = Arc::clone(&conn.site);
+    let described = site.described();
     let page = match route {
-        Route::Docs => &site.docs,
-        Route::OpenApi => &site.openapi,
+        Route::Docs => &described.docs,
+        Route::OpenApi => &described.openapi,
         _ => &site.console,
     };
     let any = Browse { codings: vec![Coding::Identity], has: None };

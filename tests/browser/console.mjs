@@ -1,63 +1,14 @@
-// The console in a real browser: a crawl over each transport, a cut network, a resume, a cancel, light
-// and dark, 10,000 events, a hostile document, and what a keyboard and a screen reader need.
+// The console in a real Chromium: a crawl over each transport, a cut network, a resume, a cancel, light
+// and dark, 10,000 events, a hostile document.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import fs from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
 import { promisify } from "node:util";
-import { sleep } from "./server.mjs";
-
-/** Opens the console and fails the test on any error of its script or its policy. */
-async function open(browser, url, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.errors = [];
-  page.on("pageerror", (error) => page.errors.push(String(error)));
-  page.on("console", (message) => {
-    if (message.type() === "error" && /Content Security Policy|Trusted/.test(message.text())) page.errors.push(message.text());
-  });
-  await page.goto(url);
-  return page;
-}
-
-async function close(page) {
-  assert.deepEqual(page.errors, []);
-  await page.context().close();
-}
-
-const urls = (origin, number, query = "size=3000") => [...Array(number).keys()].map((n) => `${origin.url}/page/${n}?${query}`);
-
-async function start(page, lines, { transport = "ndjson", options = {} } = {}) {
-  await page.fill("#urls", lines.join("\n"));
-  await page.check(`input[name=transport][value=${transport}]`, { force: true });
-  if (Object.keys(options).length) await page.evaluate(() => (document.querySelector(".options").open = true));
-  for (const [name, value] of Object.entries(options)) {
-    const field = page.locator(`#option-${name}`);
-    if ((await field.evaluate((node) => node.tagName)) === "SELECT") await field.selectOption(value);
-    else await field.fill(String(value));
-  }
-  await page.click("#start");
-}
-
-const text = (page, selector) => page.locator(selector).textContent();
-const results = (page) => page.evaluate(() => window.forebayConsole.ledger().indices.size);
-
-async function until(page, what, condition, seconds = 60) {
-  for (let n = 0; n < seconds * 20; n += 1) {
-    if (await condition()) return;
-    await sleep(50);
-  }
-  const told = await page.evaluate(() => ["state", "proof", "alert"].map((id) => document.getElementById(id).textContent));
-  throw new Error(`never: ${what}; ${JSON.stringify(told)}`);
-}
-
-const complete = (page) => until(page, "complete", async () => (await text(page, "#state")) === "complete");
-
-async function assertProof(page, pattern) {
-  await page.waitForFunction((source) => new RegExp(source).test(document.getElementById("proof").textContent), pattern.source);
-  assert.equal(await page.getAttribute("#proof", "data-state"), "good");
-}
-
-const slow = { cache_mode: "bypass", concurrency: 2 };
+import { binary, sleep, start as run, stop } from "./server.mjs";
+import { answerWith, assertProof, close, complete, flood, madeUp, open, results, slow, start, text, until, urls } from "./steps.mjs";
 
 export const tests = {
   async "the console runs a crawl over each transport"({ origin, server, browser }) {
@@ -154,10 +105,8 @@ export const tests = {
       await start(page, urls(origin, 1000, "size=200"), { options: { concurrency: 64, progress_ms: 10 } });
       await complete(page);
     }
-    const seen = await page.evaluate(async () => {
-      const { ledger, frames } = window.forebayConsole;
-      const before = frames.drawn;
-      const summary = JSON.stringify(ledger().summary);
+    const made = await page.evaluate(async () => {
+      const { ledger } = window.forebayConsole;
       // The same events ten times over, as ten thousand results of one stream.
       const lines = ledger().events.filter((row) => row.type === "result").map((row) => JSON.parse(row.text));
       const total = 10000;
@@ -166,28 +115,126 @@ export const tests = {
         const event = { ...lines[n % lines.length], seq: n + 1, index: n, progress: { completed: n + 1, total, success_rate: 1 } };
         texts.push(JSON.stringify(event));
       }
-      texts.push(JSON.stringify({ ...JSON.parse(summary), seq: total + 1, last_seq: total + 1, total_urls: total }));
-      const body = new Blob([texts.join("\n"), "\n"]);
-      const real = window.fetch;
-      window.fetch = (path, init) => (path === "/crawl/stream" ? Promise.resolve(new Response(body.stream())) : real(path, init));
-      // A page that is alive answers between two portions of events.
-      let answered = 0;
-      const ticking = setInterval(() => (answered += 1), 5);
-      document.getElementById("start").click();
-      while (!window.forebayConsole.ledger().over || window.forebayConsole.ledger().total !== total) await new Promise((resolve) => setTimeout(resolve, 5));
-      await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
-      clearInterval(ticking);
-      window.fetch = real;
-      return { answered, drawn: frames.drawn - before, rows: document.querySelectorAll("#events .event").length, total: ledger().indices.size };
+      texts.push(JSON.stringify({ ...ledger().summary, seq: total + 1, last_seq: total + 1, total_urls: total, successful: total, failed: 0, cancelled: 0 }));
+      window.texts = texts;
+      return texts.length;
     });
-    assert.equal(seen.total, 10000);
-    assert.ok(seen.answered > 1, `the page answered ${seen.answered} times while the events came`);
-    assert.ok(seen.drawn > 1, `drawn ${seen.drawn} times`);
-    assert.ok(seen.rows < 60, `${seen.rows} rows are nodes`);
-    await assertProof(page, /seq 0 to 10,001 without a hole.*10,000 of 10,000/);
+    assert.equal(made, 10002);
+    for (const transport of ["ndjson", "sse", "ws"]) {
+      await page.check(`input[name=transport][value=${transport}]`, { force: true });
+      const seen = await page.evaluate(flood, transport);
+      assert.equal(seen.total, 10000, transport);
+      // A page that is alive answers between two portions of events.
+      assert.ok(seen.answered > 1, `${transport}: the page answered ${seen.answered} times while the events came`);
+      assert.ok(seen.gap < 1000, `${transport}: the page was dead for ${seen.gap} ms`);
+      assert.ok(seen.longest < 2000, `${transport}: an event waited ${seen.longest} ms for a chance to be drawn`);
+      assert.ok(seen.drawn > 1, `${transport}: drawn ${seen.drawn} times`);
+      assert.ok(seen.rows < 60, `${transport}: ${seen.rows} rows are nodes`);
+      await assertProof(page, /seq 0 to 10,001 without a hole.*10,000 of 10,000/);
+    }
     await page.locator("#events").focus();
     await page.keyboard.press("End");
     assert.match(await text(page, "#detail h3"), /summary/);
+    await close(page);
+  },
+
+  async "the proof is green only where all of it is there"({ server, browser }) {
+    const page = await open(browser, server.url);
+    const { metadata, result, gap, summary } = madeUp;
+    const error = { type: "error", seq: 2, error: { code: "overloaded", message: "m", retryable: true, status: 503 } };
+    for (const [events, state, pattern] of [
+      [[metadata(2), result(1, 0), result(2, 1), summary(3, 2)], "good", /^Nothing is missing.*0 resumes.*2 of 2 pages/],
+      [[metadata(5), result(1, 0), result(2, 1), result(3, 2), summary(4, 5)], "bad", /Results are missing.*3 of 5 pages/],
+      [[metadata(1), result(1, 0), summary(2, 1, { successful: 0 })], "bad", /0 successful, 0 failed and 0 cancelled are not 1/],
+      [[metadata(2), result(2, 1), summary(3, 2)], "bad", /1 missing from seq/],
+      [[metadata(2), result(1, 0), result(2, 0), summary(3, 2)], "bad", /1 results twice/],
+      [[metadata(2), result(1, 0), result(2, 1), summary(3, 2, { last_seq: 9 })], "bad", /The summary says 9/],
+      [[metadata(9), gap(5, 1, 4), result(6, 8), summary(7, 9)], "wait", /5 events fell out of the replay window/],
+      [[metadata(9), result(1, 0), gap(6, 4, 5), summary(7, 9)], "bad", /2 missing from seq/],
+      [[metadata(2), result(1, 0), error], "wait", /given up: seq 0 to 2 .*1 of 2 pages/],
+    ]) {
+      await answerWith(page, events);
+      await start(page, ["https://a.example/"]);
+      await page.waitForFunction((source) => new RegExp(source).test(document.getElementById("proof").textContent), pattern.source);
+      assert.equal(await page.getAttribute("#proof", "data-state"), state, pattern.source);
+    }
+    await close(page);
+  },
+
+  async "a stream that is gone is told as gone, and resumes are counted"({ origin, server, proxy, browser }) {
+    const page = await open(browser, server.url);
+    for (const transport of ["sse", "ndjson", "ws"]) {
+      await start(page, urls(origin, 40, "size=2000&latency=60ms"), { transport, options: { ...slow, resume_window_s: 0 } });
+      await until(page, "a few results", async () => (await results(page)) > 2);
+      const stream = await text(page, "#stream-id");
+      await page.click("#cut");
+      // Without a window the stream ends with its connection.
+      await until(page, "gone", () => page.evaluate(async (stream) => (await fetch(`/streams/${stream}`)).status === 404, stream));
+      await page.click("#resume");
+      await until(page, "told", async () => (await text(page, "#state")) === "failed");
+      assert.match(await text(page, "#alert"), /stream_expired|not_found/, transport);
+      assert.ok(await page.isDisabled("#resume"), transport);
+    }
+    await close(page);
+    const cut = await open(browser, proxy.url);
+    await start(cut, urls(origin, 40, "size=2000&latency=40ms"), { transport: "sse", options: slow });
+    await until(cut, "a few results", async () => (await results(cut)) > 3);
+    proxy.cut();
+    await complete(cut);
+    await assertProof(cut, /1 resume,.*40 of 40/);
+    await close(cut);
+  },
+
+  async "a chosen row stays chosen whatever else is shown"({ server, browser }) {
+    const page = await open(browser, server.url);
+    const { metadata, result, summary } = madeUp;
+    const progress = { type: "progress", items_total: 3, current_item: "x" };
+    await answerWith(page, [metadata(3), progress, result(1, 0), progress, result(2, 1), result(3, 2), summary(4, 3)]);
+    await start(page, ["https://a.example/"]);
+    await complete(page);
+    await page.locator("#events .event").nth(2).click();
+    const chosen = () => page.locator("#events [aria-selected=true] .seq").allTextContents();
+    const active = () => page.evaluate(() => document.getElementById(document.getElementById("events").getAttribute("aria-activedescendant")).querySelector(".seq").textContent);
+    for (const shown of [5, 7, 5]) {
+      await until(page, `${shown} rows`, async () => (await page.locator("#events .event").count()) === shown);
+      assert.deepEqual([await chosen(), await active()], [["2"], "2"]);
+      assert.equal(await page.locator("#events .event").first().getAttribute("aria-setsize"), String(shown));
+      await page.locator("#ephemeral").click();
+    }
+    await page.keyboard.press("Tab");
+    await page.locator("#events").focus();
+    await page.keyboard.press("ArrowDown");
+    assert.equal((await chosen()).length, 1);
+    await close(page);
+  },
+
+  async "the page asks the server seldom, not when hidden, and later when it is refused"({ server, browser }) {
+    const page = await open(browser, server.url, { viewport: { width: 1280, height: 400 } });
+    await page.waitForFunction(() => document.querySelectorAll("#meters .meter").length > 0);
+    await sleep(3000);
+    let asked = [];
+    page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+    await sleep(9500);
+    // Four turns of at most two each where neither gauges nor plots are in sight.
+    assert.ok(asked.length <= 8, `asked for ${asked}`);
+    await page.evaluate(() => {
+      Object.defineProperty(document, "hidden", { value: true, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    });
+    await sleep(500);
+    asked = [];
+    await sleep(4000);
+    assert.deepEqual(asked, []);
+    const refusal = { error: { code: "rate_limited", message: "too much", retryable: true, status: 429 } };
+    await page.route("**/latency*", (route) => route.fulfill({ status: 429, headers: { "Retry-After": "30" }, json: refusal }));
+    await page.evaluate(() => {
+      delete document.hidden;
+      document.dispatchEvent(new Event("visibilitychange"));
+    });
+    await until(page, "refused", async () => (await text(page, "#gauges-note")) === "too much");
+    asked = [];
+    await sleep(7000);
+    assert.deepEqual(asked, [], "a server that has had enough is left alone");
     await close(page);
   },
 
@@ -201,18 +248,20 @@ export const tests = {
       "| a | <svg onload=alert(5)> |", "| --- | --- |", "| `</code><script>alert(6)</script>` | [j](JaVaScRiPt:alert(7)) |",
       "*".repeat(20000), "[".repeat(20000), "> ".repeat(500), "- ".repeat(2000), "`".repeat(5000),
     ].join("\n\n");
-    await page.evaluate((text) => {
-      const document = { title: "<b>t</b>", markdown: text, text, links: [{ href: "javascript:alert(8)", text: "<i>l</i>" }], word_count: 1 };
-      const result = { url: "javascript:alert(9)", final_url: "https://a.example/", status: 200, cache: "miss", gate_decision: "approved", quality_score: 1, timings_us: { dns: 5 }, document, error: null };
-      const events = [
-        { type: "metadata", seq: 0, stream_id: "01J90000000000000000000000", total_urls: 1 },
-        { type: "result", seq: 1, index: 0, result, progress: { completed: 1, total: 1 } },
-        { type: "summary", seq: 2, last_seq: 2, total_urls: 1, successful: 1, failed: 0, cancelled: 0, status: "completed" },
-      ];
-      const real = window.fetch;
-      const body = events.map((event) => `${JSON.stringify(event)}\n`).join("");
-      window.fetch = (path, init) => (path === "/crawl/stream" ? Promise.resolve(new Response(body)) : real(path, init));
-    }, hostile);
+    // What a pattern that tries one place after the other takes minutes for.
+    const nbsp = "\u00a0";
+    const slow = [
+      ...Array(40).fill(`# ${nbsp.repeat(1900)}x\u2028x`), `${"#".repeat(60000)}x`, `# ${"#".repeat(60000)}x`,
+      `a|b\n${nbsp.repeat(60000)}x`, `a|b\n${" ".repeat(60000)}x`, `- ${nbsp.repeat(9000)}\u2028x`, "- ".repeat(9000), "* ".repeat(9000) + "x",
+    ].join("\n\n");
+    const document = { title: "<b>t</b>", markdown: hostile, text: hostile, links: [{ href: "javascript:alert(8)", text: "<i>l</i>" }], word_count: 1 };
+    const more = { url: "javascript:alert(9)", final_url: "https://a.example/", gate_decision: "approved", quality_score: 1 };
+    await answerWith(page, [
+      madeUp.metadata(2),
+      madeUp.result(1, 0, { ...more, document }),
+      madeUp.result(2, 1, { ...more, document: { ...document, markdown: slow } }),
+      madeUp.summary(3, 2),
+    ]);
     await start(page, ["https://a.example/"]);
     await complete(page);
     await page.locator("#events .event").nth(1).click();
@@ -232,6 +281,13 @@ export const tests = {
       assert.deepEqual(found.schemes, ["https:"]);
       assert.deepEqual(found.rels, ["noopener noreferrer"]);
     }
+    const took = await page.evaluate(() => {
+      const began = performance.now();
+      document.querySelectorAll("#events .event")[2].click();
+      return performance.now() - began;
+    });
+    assert.equal(await page.locator("#detail .markdown h1").count(), 41);
+    assert.ok(took < 2000, `a document took ${took} ms`);
     assert.deepEqual(dialogs, []);
     await close(page);
   },
@@ -269,60 +325,88 @@ export const tests = {
     assert.ok((await page.locator("#table tbody tr").count()) > 3);
     assert.ok((await page.locator("#meters .meter").count()) >= 8);
     assert.match(await text(page, "#health"), /ready/);
+    // Every metric that is drawn is one that the server has.
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    const drawn = [...(await (await fetch(server.url)).text()).matchAll(/"((?:forebay|process)_[a-z_]+)"/g)].map(([, name]) => name);
+    assert.ok(drawn.length >= 10);
+    for (const name of drawn) assert.match(metrics, new RegExp(`^${name}[ {]`, "m"));
+    await page.locator("#meters").scrollIntoViewIfNeeded();
+    await until(page, "traffic", async () => /[1-9].* in all/.test(await text(page, "#meters")));
     await close(page);
   },
 
-  async "every control has a name, and a keyboard reaches it in the order of the page"({ origin, server, browser }) {
-    for (const where of ["/", "/docs"]) {
-      const page = await open(browser, `${server.url}${where}`);
-      if (where === "/docs") await page.waitForSelector("#schema-Result");
-      else {
-        await start(page, urls(origin, 3));
-        await complete(page);
-        await page.locator("#events").focus();
-        await page.keyboard.press("ArrowDown");
-        await page.keyboard.press("ArrowDown");
-        assert.equal(await page.locator("#events [aria-selected=true]").count(), 1);
-      }
-      const wrong = await page.evaluate(() => {
-        const found = [];
-        const name = (node) => node.getAttribute("aria-label") || node.labels?.[0]?.textContent || node.textContent.trim() || node.title;
-        for (const node of document.querySelectorAll("button, input, select, textarea, a, summary, [role=listbox], [role=meter], svg[role=img]")) {
-          if (!name(node)) found.push(`no name: ${node.id || node.className || node.tagName}`);
-        }
-        const ids = [...document.querySelectorAll("[id]")].map((node) => node.id);
-        for (const id of new Set(ids)) if (ids.filter((other) => other === id).length > 1) found.push(`id twice: ${id}`);
-        for (const node of document.querySelectorAll("[tabindex]")) if (node.tabIndex > 0) found.push(`tabindex ${node.tabIndex}`);
-        for (const node of document.querySelectorAll("[aria-labelledby], [aria-activedescendant]")) {
-          const target = node.getAttribute("aria-labelledby") ?? node.getAttribute("aria-activedescendant");
-          if (!document.getElementById(target)) found.push(`nothing is ${target}`);
-        }
-        if (!document.documentElement.lang || !document.title || document.querySelectorAll("h1, main").length < 2) found.push("the page's frame");
-        return found;
-      });
-      assert.deepEqual(wrong, []);
-      await page.evaluate(() => document.activeElement.blur());
-      await page.mouse.click(2, 2);
-      const order = [];
-      for (let n = 0; n < 14; n += 1) {
-        await page.keyboard.press("Tab");
-        order.push(await page.evaluate(() => document.activeElement.id || document.activeElement.name || document.activeElement.textContent.trim().slice(0, 20)));
-      }
-      if (where === "/") for (const id of ["theme", "urls", "start"]) assert.ok(order.includes(id), `${id} in ${order}`);
-      await close(page);
-    }
-  },
-
-  async "nothing is wider than a phone"({ origin, server, browser }) {
-    const page = await open(browser, server.url, { viewport: { width: 390, height: 844 } });
-    await start(page, urls(origin, 5));
+  async "options are the server's, and each gets into the request"({ origin, server, browser }) {
+    const page = await open(browser, server.url);
+    await page.waitForSelector("#option-concurrency", { state: "attached" });
+    const described = (await (await fetch(`${server.url}/openapi.json`)).json()).components.schemas;
+    const fields = await page.evaluate(() => [...document.querySelectorAll("#options [id^=option-], #options [name^=option-]")].map((node) => (node.id || node.name).slice(7)));
+    for (const name of Object.keys(described.Options.properties)) assert.ok(fields.includes(name), `no field for ${name}`);
+    for (const name of Object.keys(described.Follow.properties)) assert.ok(fields.includes(`follow.${name}`), `no field for follow.${name}`);
+    assert.equal(await page.getAttribute("#option-concurrency", "max"), String(described.Options.properties.concurrency.maximum));
+    assert.equal(await page.inputValue("#option-deadline_ms"), String(described.Options.properties.deadline_ms.default));
+    let body = null;
+    await page.route("**/crawl/stream", (route) => {
+      body = route.request().postDataJSON();
+      return route.continue();
+    });
+    await page.evaluate(() => (document.querySelector(".options").open = true));
+    await page.check("#option-follow");
+    await page.fill("#option-follow\\.depth", "2");
+    await page.fill("#option-follow\\.include", "/page/*\n*/other");
+    await page.uncheck("#option-follow\\.same_host");
+    await page.uncheck("input[name=option-formats][value=links]");
+    await start(page, urls(origin, 2), { options: { stall_timeout_ms: 5000, headers: "X-A: b: c\nX-D:e", order: "input" } });
     await complete(page);
-    await page.locator("#events .event").nth(1).click();
-    const wide = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert.ok((await wide()) <= 0, "the console");
-    await page.goto(`${server.url}/docs`);
-    await page.waitForSelector("#schema-Result");
-    assert.ok((await wide()) <= 0, "the description");
+    assert.deepEqual(body.options, {
+      order: "input", stall_timeout_ms: 5000, headers: { "X-A": "b: c", "X-D": "e" }, formats: ["markdown", "text", "metadata"],
+      follow: { depth: 2, same_host: false, include: ["/page/*", "*/other"] },
+    });
+    assert.match(await text(page, "#options-note"), /5 changed/);
+    await page.uncheck("#option-follow");
+    await page.route("**/deepsearch/stream", (route) => {
+      body = route.request().postDataJSON();
+      return route.continue();
+    });
+    await page.check("input[name=mode][value=search]", { force: true });
+    await page.fill("#query", " старые плотины ");
+    await page.fill("#option-limit", "3");
+    await page.fill("#option-country", "us");
+    await page.fill("#option-locale", "pt-BR");
+    await page.uncheck("#option-include_content");
+    await page.click("#start");
+    await complete(page);
+    const { options, ...asked } = body;
+    assert.deepEqual(asked, { query: "старые плотины", limit: 3, country: "us", locale: "pt-BR", include_content: false });
     await close(page);
+  },
+
+  async "with API keys every transport works, and the key is told to nobody"({ origin, browser }) {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "forebay-"));
+    const file = path.join(folder, "keys.toml");
+    const made = await promisify(execFile)(binary("forebay"), ["key", "new", "--name", "a", "--scopes", "crawl,metrics"]);
+    await fs.writeFile(file, made.stdout);
+    const key = made.stderr.trim();
+    const flags = ["--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8", "--auth-keys-file", file];
+    const server = await run(binary("forebay"), ["serve", ...flags]);
+    while (!(await fetch(`${server.url}/readyz`)).ok) await sleep(20);
+    try {
+      const page = await open(browser, server.url);
+      await start(page, urls(origin, 2), { transport: "ws" });
+      await until(page, "refused", async () => /authentication_error/.test(await text(page, "#alert")));
+      await page.click("#key-box summary");
+      await page.fill("#key", key);
+      await page.press("#key", "Enter");
+      for (const transport of ["ndjson", "sse", "ws"]) {
+        await start(page, urls(origin, 4), { transport });
+        await complete(page);
+        await assertProof(page, /4 of 4 pages/);
+      }
+      const kept = await page.evaluate(() => document.body.innerText + location.href + document.cookie);
+      assert.ok(!kept.includes(key));
+      await close(page);
+    } finally {
+      await stop(server);
+      await fs.rm(folder, { recursive: true });
+    }
   },
 };

@@ -3,10 +3,11 @@
 
 import * as page from "./console.mjs";
 import * as eventsource from "./eventsource.mjs";
+import * as pages from "./pages.mjs";
 import { world } from "./server.mjs";
 
 const names = process.argv.slice(2);
-const all = Object.entries({ ...eventsource.tests, ...page.tests });
+const all = Object.entries({ ...eventsource.tests, ...page.tests, ...pages.tests });
 const chosen = all.filter(([name]) => !names.length || names.some((part) => name.includes(part)));
 let failed = 0;
 await world(async (parts) => {

@@ -7,10 +7,10 @@ import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..", "..");
-const binary = (name) => process.env[`TEST_${name.toUpperCase()}`] ?? path.join(root, "target", "debug", name);
+export const binary = (name) => process.env[`TEST_${name.toUpperCase()}`] ?? path.join(root, "target", "debug", name);
 
 /** Starts a binary and waits until it says where it listens. */
-function start(command, args) {
+export function start(command, args) {
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
   return new Promise((resolve, reject) => {
     let output = "";
@@ -25,7 +25,7 @@ function start(command, args) {
   });
 }
 
-async function stop({ child }) {
+export async function stop({ child }) {
   child.removeAllListeners("exit");
   if (child.exitCode !== null) return;
   const exited = new Promise((resolve) => child.once("exit", resolve));

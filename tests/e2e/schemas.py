@@ -37,8 +37,13 @@ def validator(name):
     return jsonschema_rs.validator_for(root)
 
 
+ANSWERS = {"added": "WsAdded", "pong": "WsPong", "status": "WsStatus"}
+
+
 def wrong(name, value):
     """What is wrong with a value, in words; nothing where it fits."""
+    if name == "WsMessage":
+        name = ANSWERS.get(value.get("type"), "Event")
     if name == "Event":
         # Of all alternatives the one that it claims to be says best what is wrong.
         known = description()["components"]["schemas"]["Event"]["discriminator"]["mapping"]

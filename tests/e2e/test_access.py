@@ -16,6 +16,7 @@ import websockets.sync.client
 import invariants
 import server
 from client import Connection, ask, curl, request
+from ws import Socket, handshake
 
 PAGE = b"<title>t</title><p>hello there, this is a page"
 HTML = ["Content-Type: text/html"]
@@ -102,6 +103,35 @@ class Keys(Folder):
             self.refused(response, 401, "authentication_error")
         self.assertEqual(curl("--oauth2-bearer", self.metrics, "--output", "/dev/null", "--write-out",
                               "%{http_code}", running.url + "/metrics"), b"200")
+
+    def test_a_browsers_socket_offers_its_key_as_a_subprotocol(self):
+        audit = self.path("audit")
+        running = self.serve("--log-level", "trace", "--audit-file", audit)
+        _, origin = server.shared()
+        for protocols in (["crawl.v1", f"fb.key.{self.crawl}"], [f"fb.key.{self.crawl}", "crawl.v1"]):
+            with Socket(running, subprotocols=protocols) as socket:
+                self.assertEqual(socket.connection.subprotocol, "crawl.v1", "the key is never agreed on")
+                self.assertNotIn("fb.key", str(socket.connection.response.headers))
+                socket.crawl("a", [origin.page(1)])
+                self.assertEqual(invariants.broken(socket.stream("a"), 1), [])
+        offer = lambda *names: [f"Sec-WebSocket-Protocol: {', '.join(names)}"]
+        for fields, status, code in [
+            (offer("crawl.v1"), 401, "authentication_error"), (offer("crawl.v1", "fb.key."), 401, "authentication_error"),
+            (offer("crawl.v1", f"fb.key.{self.crawl}0"), 401, "authentication_error"),
+            (offer("crawl.v1", f"fb.key.{self.crawl}", f"fb.key.{self.extract}"), 401, "authentication_error"),
+            (offer("crawl.v1", f"fb.key.{self.metrics}"), 403, "forbidden"),
+        ]:
+            with Connection(running.address) as connection:
+                connection.send(handshake(fields=fields))
+                self.refused(connection.read_response(), status, code)
+        # Nowhere else is it looked for.
+        fields = [*HTML, *offer(f"fb.key.{self.extract}")]
+        self.refused(ask(running, "POST", "/extract", PAGE, fields), 401, "authentication_error")
+        running.stop()
+        with open(audit, encoding="utf-8") as file:
+            told = running.output() + file.read()
+        for key in (self.crawl, self.metrics, self.extract):
+            self.assertNotIn(key, told)
 
     def test_a_key_is_good_for_its_scopes_only(self):
         running = self.serve()

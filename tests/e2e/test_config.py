@@ -10,6 +10,7 @@ import tempfile
 import tomllib
 import unittest
 
+import schemas
 import server
 from client import Connection, ask, request
 from test_cli import forebay
@@ -99,6 +100,8 @@ class Reload(Folder):
     def reload(self, running, status=200):
         response = ask(running, "POST", "/admin/reload")
         self.assertEqual(response.status, status, response)
+        name = "Reloaded" if status == 200 else "NotReloaded"
+        self.assertEqual(schemas.wrong(name, response.json()), [])
         return response.json()
 
     def test_what_can_change_changes_and_what_cannot_is_named(self):

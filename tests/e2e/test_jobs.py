@@ -18,6 +18,7 @@ import threading
 import time
 import unittest
 
+import schemas
 from client import Connection, ask, origin_json, request
 from invariants import broken
 from server import QUICK, Origin, Server, wait_until
@@ -43,12 +44,16 @@ def begin(server, urls, **more):
     if response.status != 202:
         raise AssertionError(f"refused: {response}")
     job = response.json()
+    assert not schemas.wrong("Job", job), schemas.wrong("Job", job)
     assert response.field("location") == f"/jobs/{job['job_id']}", response
     return job
 
 
 def state(server, job):
-    return ask(server, "GET", f"/jobs/{job['job_id']}").json()
+    response = ask(server, "GET", f"/jobs/{job['job_id']}")
+    name = "Job" if response.status == 200 else "Refusal"
+    assert not schemas.wrong(name, response.json()), schemas.wrong(name, response.json())
+    return response.json()
 
 
 def ended(server, job, seconds=60):
@@ -134,6 +139,7 @@ class InMemory(unittest.TestCase):
             self.assertEqual(over.status, 204)
             listed = ask(target, "GET", "/jobs").json()
             self.assertEqual([one["job_id"] for one in listed["jobs"]], [job["job_id"]])
+            self.assertEqual(schemas.wrong("Jobs", listed), [])
             self.assertEqual(ask(target, "DELETE", f"/jobs/{job['job_id']}").json()["status"], "completed")
             metrics = ask(target, "GET", "/metrics").body.decode()
             self.assertIn('forebay_jobs_ended_total{end="completed"} 1', metrics)

@@ -3,8 +3,10 @@
 import base64
 import gzip
 import hashlib
+import html
 import json
 import re
+import subprocess
 import tempfile
 import unittest
 
@@ -92,6 +94,58 @@ class Pages(unittest.TestCase):
         self.assertEqual(schemas.wrong("Extracted", extracted.json()), [])
         refused = ask(running, "POST", "/crawl", {"urls": [], "x": 1}).json()
         self.assertEqual(schemas.wrong("Refusal", refused), [])
+
+    def test_examples_fit_their_schemas(self):
+        schemes = schemas.description()["components"]["schemas"]
+        examples = [(name, example) for name, schema in schemes.items() for example in schema.get("examples", [])]
+        self.assertGreater(len(examples), 15)
+        for name, example in examples:
+            self.assertEqual(schemas.wrong(name, example), [], name)
+
+    def test_the_examples_of_the_readable_description_work(self):
+        """Each route's curl, with this server's address and a page of ours; an id that is nobody's is 404."""
+        running, origin = server.shared()
+        page = html.unescape(ask(running, "GET", "/docs").body.decode())
+        commands = re.findall(r'<pre class="curl">(curl .*?)</pre>', page, re.DOTALL)
+        self.assertGreater(len(commands), 25)
+        for command in commands:
+            with self.subTest(command):
+                command = command.replace("http://localhost:8080", running.url)
+                command = re.sub(r"http://localhost:\d+", running.url, command).replace("https://example.com/", origin.page(1))
+                told = "--silent --max-time 30 --output /dev/null --write-out %{http_code}"
+                done = subprocess.run(["bash", "-c", f"{command} {told}"], capture_output=True, timeout=60, check=False)
+                status = done.stdout.decode()
+                self.assertIn(status, ("404",) if "/01J9" in command else ("200", "202", "422"), done)
+
+    def test_bounds_follow_a_reload(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            def write(text):
+                file.seek(0)
+                file.truncate()
+                file.write(text)
+                file.flush()
+
+            def told(running):
+                tools = ask(running, "POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).json()
+                urls = [tool for tool in tools["result"]["tools"] if tool["name"] == "crawl"][0]["inputSchema"]["properties"]["urls"]
+                described = ask(running, "GET", "/openapi.json")
+                body = described.json()["components"]["schemas"]["CrawlRequest"]["properties"]["urls"]
+                docs = ask(running, "GET", "/docs").body.decode()
+                shown = re.search(r"1 to (\d+) entries", docs[docs.index('id="schema-CrawlRequest"'):])
+                return described.field("etag"), urls["maxItems"], body["maxItems"], int(shown[1])
+
+            write("[stream]\nurls_max = 3\n")
+            with server.Server("--config", file.name) as running:
+                before = told(running)
+                self.assertEqual(before[1:], (3, 3, 3))
+                write("[stream]\nurls_max = 5\n")
+                self.assertEqual(ask(running, "POST", "/admin/reload").status, 200)
+                after = told(running)
+                self.assertEqual(after[1:], (5, 5, 5))
+                self.assertNotEqual(before[0], after[0], "the tag is of the page that it names")
+                gzipped = ["Accept-Encoding: gzip"]
+                compressed = lambda: ask(running, "GET", "/openapi.json", fields=gzipped).field("content-encoding")
+                self.assertTrue(server.wait_until(compressed), "the new form is compressed, too")
 
     def test_a_server_with_keys_shows_its_pages_to_everybody(self):
         with tempfile.NamedTemporaryFile("w", suffix=".toml") as keys:

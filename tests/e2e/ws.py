@@ -5,10 +5,19 @@ import json
 import os
 import struct
 
+import schemas
 from client import TIMEOUT_S, Connection
 from websockets.sync.client import connect
 
 DURABLE = {"metadata", "search", "result", "gap", "error", "summary"}
+
+
+def described(message):
+    """A message that fits its published schema; events of a stream are looked at with their stream."""
+    wrong = [] if "seq" in message else schemas.wrong("WsMessage", message)
+    if wrong:
+        raise AssertionError(wrong)
+    return message
 
 
 class Socket:
@@ -44,7 +53,7 @@ class Socket:
         text = self.connection.recv(timeout=seconds)
         if not isinstance(text, str):
             raise AssertionError(f"a binary message: {text[:100]!r}")
-        return json.loads(text)
+        return described(json.loads(text))
 
     def next(self, name, seconds=TIMEOUT_S):
         """The next event of one stream, or answer for that id."""
@@ -148,6 +157,6 @@ class Raw:
         while True:
             opcode, payload = self.read()
             if opcode == 1:
-                return json.loads(payload)
+                return described(json.loads(payload))
             if opcode == 8:
                 raise AssertionError(f"closed: {payload!r}")

@@ -57,6 +57,10 @@ impl Scope {
     }
 }
 
+/// In front of a key among the subprotocols of a WebSocket: a browser can send no other field of its
+/// own there. It is never agreed on, so it is in no answer.
+pub const OFFERED_PREFIX: &str = "fb.key.";
+
 /// What a request brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Credential {
@@ -70,11 +74,13 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// Of the values of `Authorization` and `X-API-Key`. Two that differ are refused: a proxy may
-    /// have looked at the one and we at the other.
+    /// Of the values of `Authorization` and `X-API-Key`, and of the subprotocols that a WebSocket
+    /// offers (see [`OFFERED_PREFIX`]). Two that differ are refused: a proxy may have looked at the one
+    /// and we at the other.
     pub fn of<'a>(
         authorization: impl Iterator<Item = &'a [u8]>,
         api_key: impl Iterator<Item = &'a [u8]>,
+        offered: impl Iterator<Item = &'a [u8]>,
     ) -> Self {
         let bearer = authorization.map(|value| match value.split_first_chunk::<7>() {
             // RFC 9110 §11.1: a scheme's name has no case. RFC 6750 §2.1.
@@ -83,7 +89,8 @@ impl Credential {
             }
             _ => b"",
         });
-        let mut all = bearer.chain(api_key).map(digest_of);
+        let offered = offered.filter_map(|name| name.strip_prefix(OFFERED_PREFIX.as_bytes()));
+        let mut all = bearer.chain(api_key).chain(offered).map(digest_of);
         let Some(first) = all.next() else { return Self::None };
         match first {
             Some(found) if all.all(|other| other == first) => Self::Digest(found),
@@ -340,7 +347,30 @@ mod tests {
             texts.iter().map(|text| &*Box::leak(text.to_string().into_boxed_str())).collect()
         };
         let (one, other) = (leak(authorization), leak(api_key));
-        Credential::of(one.iter().map(bytes), other.iter().map(bytes))
+        Credential::of(one.iter().map(bytes), other.iter().map(bytes), std::iter::empty())
+    }
+
+    #[test]
+    fn a_socket_may_offer_its_key_beside_its_subprotocol() {
+        let (key, _) = generate("a", &[Scope::Crawl]).unwrap();
+        let (other, _) = generate("b", &[Scope::Crawl]).unwrap();
+        let offer = |names: &[&str], api_key: Option<&str>| {
+            let names = names.iter().map(|name| name.as_bytes());
+            Credential::of(std::iter::empty(), api_key.into_iter().map(str::as_bytes), names)
+        };
+        let mine = format!("{OFFERED_PREFIX}{key}");
+        let digest = brought(&[], &[&key]);
+        assert_eq!(offer(&["crawl.v1"], None), Credential::None);
+        assert_eq!(offer(&["crawl.v1", &mine], None), digest);
+        assert_eq!(offer(&["crawl.v1", &mine], Some(&key)), digest);
+        for (names, api_key) in [
+            (&[&mine[..]][..], Some(&other[..])),
+            (&[&mine, &format!("{OFFERED_PREFIX}{other}")], None),
+            (&[&format!("{mine}0")], None),
+            (&[OFFERED_PREFIX], None),
+        ] {
+            assert_eq!(offer(names, api_key), Credential::Malformed);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::table::{AddressKey, Counted};
 use crate::error::{ApiCode, ApiError};
 use crate::observe::traceparent::TraceContext;
 use crate::proto::forwarded;
-use crate::proto::h1::{Method, Request};
+use crate::proto::h1::{Method, Request, list_members};
 use crate::serve::route::Route;
 use crate::stream::place::Place;
 use bytes::Bytes;
@@ -93,7 +93,12 @@ impl Visit {
                 forwarded::client(peer, access.forwarded_field, lines.into_iter(), trusted);
         }
         if !access.is_open() {
-            visit.credential = Credential::of(fields.all("authorization"), fields.all("x-api-key"));
+            let offered = fields.all("sec-websocket-protocol").flat_map(list_members);
+            visit.credential = Credential::of(
+                fields.all("authorization"),
+                fields.all("x-api-key"),
+                offered.filter(|_| route == Some(Route::CrawlWs)),
+            );
         }
         visit.origin = access.cors.judge(request.field("origin"), request.host(), access.is_open());
         visit.preflight = visit.origin != Verdict::Same

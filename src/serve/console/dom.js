@@ -42,11 +42,13 @@ function link(text, href, base) {
 
 const count = (number) => Number(number).toLocaleString("en");
 
+/** A number with three digits, or with as many as it needs in front of its point. */
+const three = (number) => (number < 99.95 ? number.toPrecision(3) : count(Math.round(number)));
+
 /** Microseconds with three digits and a unit that suits. */
 function micros(us) {
-  if (us < 1000) return `${Math.round(us)} µs`;
-  if (us < 1e6) return `${(us / 1e3).toPrecision(3)} ms`;
-  return `${(us / 1e6).toPrecision(us < 1e9 ? 3 : 4)} s`;
+  if (us < 999.5) return `${Math.round(us)} µs`;
+  return us < 999500 ? `${three(us / 1e3)} ms` : `${three(us / 1e6)} s`;
 }
 
 function bytes(number) {
@@ -56,7 +58,7 @@ function bytes(number) {
     number /= 1024;
     at += 1;
   }
-  return `${at === 0 ? number : number.toPrecision(3)} ${units[at]}`;
+  return `${at === 0 ? Math.round(number) : three(number)} ${units[at]}`;
 }
 
 /** Remembers the choice of light or dark; without one the system's counts. */
@@ -69,6 +71,7 @@ function setUpTheme(button) {
     } catch {}
     document.documentElement.dataset.theme = chosen ?? (system.matches ? "dark" : "light");
   };
+  button.hidden = false;
   system.addEventListener("change", apply);
   button.addEventListener("click", () => {
     const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";

@@ -12,6 +12,15 @@ function readMetrics(text) {
   return found;
 }
 
+/** Metrics of the server that are drawn; a test holds them to what it has. */
+const METRICS = {
+  busy: "forebay_lane_busy_seconds_total", fetched: "forebay_fetched_bytes_total", sent: "forebay_sent_bytes_total",
+  cpu: "process_cpu_seconds_total", requests: "forebay_requests_total", inUse: "forebay_arena_buffers_in_use",
+  buffers: "forebay_arena_buffers_capacity", queued: "forebay_lane_queue_depth", queue: "forebay_lane_queue_capacity",
+  letters: "forebay_mailbox_depth", mailbox: "forebay_mailbox_capacity", memory: "process_resident_memory_bytes",
+};
+const RATES = ["busy", "fetched", "sent", "cpu", "requests"];
+
 const sumOf = (samples) => (samples ?? []).reduce((sum, { value }) => sum + value, 0);
 const maxOf = (samples) => (samples ?? []).reduce((max, { value }) => Math.max(max, value), 0);
 
@@ -20,11 +29,17 @@ class Gauges {
     this.before = null;
   }
 
-  async refresh(stream) {
+  /** `/healthz` alone, for the state at the top of the page. */
+  async health() {
     const health = await fetch("/healthz", { headers: headers(), cache: "no-store" });
     const state = health.status === 200 || health.status === 503 ? await health.clone().json() : null;
     showHealth(health, state);
-    if (!health.ok && health.status !== 503) throw await refusalOf(health);
+    if (!state) throw await refusalOf(health);
+    return state;
+  }
+
+  async refresh(stream) {
+    const state = await this.health();
     const response = await fetch("/metrics", { headers: headers(), cache: "no-store" });
     if (!response.ok) throw await refusalOf(response);
     const metrics = readMetrics(await response.text());
@@ -39,25 +54,21 @@ class Gauges {
 
   meters(state, metrics, stream) {
     const now = performance.now();
-    const rate = (name) => {
-      const value = sumOf(metrics.get(name));
-      const before = this.before?.values.get(name);
-      const seconds = (now - (this.before?.at ?? now)) / 1000;
-      return { value, per: before === undefined || seconds <= 0 ? 0 : Math.max(0, (value - before) / seconds) };
-    };
-    const names = ["forebay_lane_busy_seconds_total", "forebay_bytes_in_total", "forebay_bytes_out_total", "process_cpu_seconds_total", "forebay_requests_total"];
-    const rates = Object.fromEntries(names.map((name) => [name, rate(name)]));
-    this.before = { at: now, values: new Map(names.map((name) => [name, rates[name].value])) };
+    const sum = (name) => sumOf(metrics.get(METRICS[name]));
+    const max = (name) => maxOf(metrics.get(METRICS[name]));
+    const values = Object.fromEntries(RATES.map((name) => [name, sum(name)]));
+    const { before } = this;
+    const seconds = before ? Math.max((now - before.at) / 1000, 0.001) : Infinity;
+    const rates = Object.fromEntries(RATES.map((name) => [name, before ? Math.max(0, values[name] - before.values[name]) / seconds : 0]));
+    this.before = { at: now, values };
     const cores = state?.cores || 1;
-    const busy = rates.forebay_lane_busy_seconds_total.per;
-    const cpu = rates.process_cpu_seconds_total.per;
-    const inUse = metrics.get("forebay_arena_buffers_in_use");
-    const arena = [sumOf(inUse), sumOf(metrics.get("forebay_arena_buffers_capacity"))];
-    const lane = [sumOf(metrics.get("forebay_lane_queue_depth")), sumOf(metrics.get("forebay_lane_queue_capacity"))];
-    const mail = [maxOf(metrics.get("forebay_mailbox_depth")), maxOf(metrics.get("forebay_mailbox_capacity"))];
+    const { busy, cpu } = rates;
+    const arena = [sum("inUse"), sum("buffers")];
+    const lane = [sum("queued"), sum("queue")];
+    const mail = [max("letters"), max("mailbox")];
     const cache = state?.cache ?? {};
     const ring = stream?.readers?.[0]?.ring;
-    const memory = sumOf(metrics.get("process_resident_memory_bytes"));
+    const memory = sum("memory");
     return [
       meter("Loops", `${cores} ${cores === 1 ? "core" : "cores"}`, cpu ? `${Math.round(cpu * 100)} % of a CPU, lanes included` : "CPU time is being measured", cpu / cores),
       meter("Lanes", `${lane[0]} waiting`, `extraction busy ${Math.round((busy / cores) * 100)} %, room for ${count(lane[1])}`, busy / cores),
@@ -69,7 +80,8 @@ class Gauges {
       stream ? meter("Replay window", bytes(stream.replay.bytes), `of ${bytes(stream.replay.max_bytes)}, ${bytes(stream.replay.unread_bytes)} unread`, stream.replay.bytes / stream.replay.max_bytes) : null,
       meter("Page cache", cache.state === "off" ? "off" : bytes(cache.bytes ?? 0), `${count(cache.entries ?? 0)} pages, of ${bytes(cache.bytes_max ?? 0)}`, (cache.bytes ?? 0) / (cache.bytes_max || 1)),
       meter("Streams", `${count(state?.streams_running ?? 0)} running`, `${bytes(state?.stream_bytes ?? 0)} of events kept`),
-      meter("Connections", count(state?.connections ?? 0), `${Math.round(rates.forebay_requests_total.per)} requests a second`),
+      meter("Connections", count(state?.connections ?? 0), `${Math.round(rates.requests)} requests a second`),
+      meter("Traffic", `${bytes(rates.sent)}/s sent`, `${bytes(rates.fetched)}/s fetched; ${bytes(values.sent)} and ${bytes(values.fetched)} in all`),
       memory ? meter("Memory", bytes(memory), "resident") : null,
     ];
   }

@@ -44,9 +44,10 @@ class Ledger {
       this.duplicates += 1;
       return null;
     }
-    const hole = type === "gap" ? 0 : seq - this.next;
-    if (hole > 0) this.jumps += hole;
-    if (type === "gap") this.lost += seq - event.from_seq + 1;
+    // A gap covers what it names, from `from_seq` up to its own place, and nothing before.
+    const told = type === "gap" ? Math.min(event.from_seq, seq) : seq;
+    this.jumps += Math.max(told - this.next, 0);
+    if (type === "gap") this.lost += seq - Math.max(told, this.next) + 1;
     this.next = seq + 1;
     return this.keep(this.row(event), text);
   }
@@ -123,8 +124,14 @@ class Ledger {
     if (this.lost) return ["wait", `${count(this.lost)} events fell out of the replay window, and a gap says so; ${rest}.`];
     const line = `seq 0 to ${count(this.next - 1)} without a hole, ${rest}`;
     if (!this.over) return ["wait", `So far ${line}.`];
-    if (this.summary && this.summary.last_seq !== this.next - 1) return ["bad", `The summary says ${this.summary.last_seq}: ${line}.`];
-    const each = this.summary ? `, ${count(this.indices.size)} of ${count(this.summary.total_urls)} pages with exactly one result` : "";
-    return ["good", `Nothing is missing: ${line}${each}.`];
+    const pages = `${count(this.indices.size)} of ${count(this.summary?.total_urls ?? this.total)} pages with exactly one result`;
+    if (!this.summary) return ["wait", `The stream was given up: ${line}, ${pages}.`];
+    const { last_seq, total_urls, successful, failed, cancelled } = this.summary;
+    if (last_seq !== this.next - 1) return ["bad", `The summary says ${last_seq}: ${line}.`];
+    if (this.indices.size !== total_urls) return ["bad", `Results are missing: ${line}, but only ${pages}.`];
+    if (successful + failed + cancelled !== total_urls) {
+      return ["bad", `The summary's ${successful} successful, ${failed} failed and ${cancelled} cancelled are not ${total_urls}: ${line}, ${pages}.`];
+    }
+    return ["good", `Nothing is missing: ${line}, ${pages}.`];
   }
 }

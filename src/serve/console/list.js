@@ -7,7 +7,7 @@ const STAGE_COLORS = {
 };
 
 function legend(node) {
-  for (const stage of STAGES) node.append(h("span", {}, colored(h("i"), STAGE_COLORS[stage]), stage));
+  for (const stage of STAGES) node.append(h("li", {}, colored(h("i"), STAGE_COLORS[stage]), stage));
 }
 
 /** A colour by script: the page's policy allows no style attributes in markup. */
@@ -41,6 +41,7 @@ class EventList {
     this.ledger = null;
     this.rows = [];
     this.chosen = -1;
+    this.chosenRow = null;
     this.nodes = new Map();
     box.addEventListener("scroll", () => this.draw(), { passive: true });
     box.addEventListener("keydown", (event) => this.key(event));
@@ -55,6 +56,8 @@ class EventList {
     this.ledger = ledger;
     this.rows = [];
     this.chosen = -1;
+    this.chosenRow = null;
+    this.box.removeAttribute("aria-activedescendant");
     this.clear();
   }
 
@@ -63,9 +66,15 @@ class EventList {
     this.nodes.clear();
   }
 
-  /** Takes rows as they are to be shown. */
+  /** Takes rows as they are to be shown; the chosen one stays chosen, wherever it stands now. */
   show(rows, follow) {
     this.rows = rows;
+    if (this.chosenRow && rows[this.chosen] !== this.chosenRow) {
+      this.chosen = rows.indexOf(this.chosenRow);
+      // Rows that change their places are made anew, with their marks.
+      this.clear();
+      this.activate();
+    }
     this.runway.style.height = `${rows.length * this.height}px`;
     if (follow) this.box.scrollTop = this.box.scrollHeight;
     this.draw(true);
@@ -76,15 +85,19 @@ class EventList {
     const first = Math.max(0, Math.floor(this.box.scrollTop / height) - 4);
     const last = Math.min(this.rows.length, first + Math.ceil(this.box.clientHeight / height) + 8);
     for (const [at, node] of this.nodes) {
-      if (at < first || at >= last || node.row !== this.rows[at]) {
+      // The chosen row stays a node wherever the list is: the box names it as its active one.
+      if (((at < first || at >= last) && at !== this.chosen) || node.row !== this.rows[at]) {
         node.remove();
         this.nodes.delete(at);
       }
     }
-    for (let at = first; at < last; at += 1) {
+    const wanted = this.chosen >= 0 && (this.chosen < first || this.chosen >= last) ? [this.chosen] : [];
+    for (let at = first; at < last; at += 1) wanted.push(at);
+    for (const at of wanted) {
       if (!this.nodes.has(at)) this.add(at);
       const node = this.nodes.get(at);
       node.style.top = `${at * height}px`;
+      node.setAttribute("aria-setsize", this.rows.length);
       if (scale && node.bar) node.bar.style.width = `${Math.max((node.row.us / this.ledger.longest) * 100, 0.5)}%`;
     }
   }
@@ -100,13 +113,13 @@ class EventList {
       "div",
       {
         class: "event", role: "option", id: `event-${at}`, "aria-selected": String(at === this.chosen),
-        "aria-posinset": at + 1, "aria-setsize": this.rows.length, click: () => this.pick(at),
+        "aria-posinset": at + 1, click: () => this.pick(at),
       },
       h("span", { class: "seq" }, row.seq === null ? "–" : String(row.seq)),
       h("span", { class: "badge", "data-kind": kind }, label),
       page,
       h("span", { class: "track" }, bar),
-      h("span", { class: "ms" }, row.us ? (row.us / 1000).toPrecision(3) : ""),
+      h("span", { class: "ms" }, row.us ? three(row.us / 1000) : ""),
     );
     node.row = row;
     node.bar = bar;
@@ -118,14 +131,21 @@ class EventList {
     if (at < 0 || at >= this.rows.length) return;
     this.nodes.get(this.chosen)?.setAttribute("aria-selected", "false");
     this.chosen = at;
+    this.chosenRow = this.rows[at];
     const height = this.height;
     const top = at * height;
     if (top < this.box.scrollTop) this.box.scrollTop = top;
     if (top + height > this.box.scrollTop + this.box.clientHeight) this.box.scrollTop = top + height - this.box.clientHeight;
     this.draw();
     this.nodes.get(at)?.setAttribute("aria-selected", "true");
-    this.box.setAttribute("aria-activedescendant", `event-${at}`);
+    this.activate();
     this.choose(this.rows[at]);
+  }
+
+  /** Tells a screen reader which row is the active one. */
+  activate() {
+    if (this.chosen < 0) this.box.removeAttribute("aria-activedescendant");
+    else this.box.setAttribute("aria-activedescendant", `event-${this.chosen}`);
   }
 
   key(event) {
@@ -157,7 +177,7 @@ function showDetail(box, row) {
     return;
   }
   const event = JSON.parse(row.text);
-  const raw = () => h("pre", { class: "raw", tabindex: "0" }, JSON.stringify(event, null, 2));
+  const raw = () => h("pre", { class: "raw", tabindex: "0", role: "region", "aria-label": "The event as it came" }, JSON.stringify(event, null, 2));
   if (row.type !== "result") {
     box.append(h("h3", {}, `${row.type}${row.seq === null ? "" : ` ${row.seq}`}`), raw());
     return;
@@ -183,13 +203,13 @@ function showDetail(box, row) {
     h(
       "div",
       { class: "stages" },
-      STAGES.filter((stage) => stage in row.timings).map((stage) => h("span", {}, stage, h("b", {}, micros(row.timings[stage])))),
+      STAGES.filter((stage) => row.timings[stage] > 0).map((stage) => h("span", {}, colored(h("i"), STAGE_COLORS[stage]), stage, h("b", {}, micros(row.timings[stage])))),
     ),
   );
   if (error) box.append(h("p", { class: "alert" }, `${error.code} in stage ${error.stage}: ${error.message}${error.retryable ? " (may work later)" : ""}`));
   const views = [];
   if (page?.markdown) views.push(["Document", () => markdown(page.markdown, base)]);
-  if (page?.text) views.push(["Text", () => h("pre", { class: "raw", tabindex: "0" }, page.text)]);
+  if (page?.text) views.push(["Text", () => h("pre", { class: "raw", tabindex: "0", role: "region", "aria-label": "The page's text" }, page.text)]);
   if (page?.links?.length) views.push([`Links (${page.links.length})`, () => linkList(page.links, base)]);
   views.push(["Event", raw]);
   box.append(...tabs(views));
@@ -198,20 +218,21 @@ function showDetail(box, row) {
 function linkList(links, base) {
   const shown = links.slice(0, 500);
   const list = h("ul", {}, shown.map(({ href, text }) => h("li", {}, link(text || href, href, base))));
-  return h("div", { class: "markdown", tabindex: "0" }, list, links.length > shown.length ? h("p", { class: "note" }, `and ${links.length - shown.length} more`) : null);
+  return h("div", { class: "markdown", tabindex: "0", role: "region", "aria-label": "Links of the page" }, list, links.length > shown.length ? h("p", { class: "note" }, `and ${links.length - shown.length} more`) : null);
 }
 
 function tabs(views) {
-  const panel = h("div", { role: "tabpanel" });
-  const bar = h("div", { class: "tabs", role: "tablist" });
+  const panel = h("div", { role: "tabpanel", id: "detail-panel", tabindex: "-1" });
+  const bar = h("div", { class: "tabs", role: "tablist", "aria-label": "Views of the page" });
   const open = (at) => {
     [...bar.children].forEach((tab, n) => {
       tab.setAttribute("aria-selected", String(n === at));
       tab.tabIndex = n === at ? 0 : -1;
     });
+    panel.setAttribute("aria-labelledby", `detail-tab-${at}`);
     panel.replaceChildren(views[at][1]());
   };
-  views.forEach(([name], at) => bar.append(h("button", { type: "button", role: "tab", click: () => open(at) }, name)));
+  views.forEach(([name], at) => bar.append(h("button", { type: "button", role: "tab", id: `detail-tab-${at}`, "aria-controls": "detail-panel", click: () => open(at) }, name)));
   bar.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;

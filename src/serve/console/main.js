@@ -5,10 +5,11 @@ let wire = null;
 let current = null;
 let state = "idle";
 let drawing = false;
-/** How often the page was drawn, and the longest time between two chances to draw: for tests. */
-const frames = { drawn: 0, events: 0 };
+/** For tests: events, how often the page was drawn, and the longest time in ms from an event to the
+ * page's next chance to draw it. */
+const frames = { drawn: 0, events: 0, longest: 0 };
 
-const form = new Form(() => {});
+const form = new Form();
 const eventList = new EventList($("events"), (row) => showDetail($("detail"), row));
 const latency = new Latency();
 const gauges = new Gauges();
@@ -23,10 +24,16 @@ const STATES = {
   failed: ["failed", "bad"],
 };
 
+/** What a screen reader is told: the states, and how it ended, not every event. */
+function say(text) {
+  if ($("said").textContent !== text) $("said").textContent = text;
+}
+
 function setState(next) {
   state = next;
   const pill = $("state");
   [pill.textContent, pill.dataset.state] = STATES[next];
+  say(ledger.over ? `${STATES[next][0]}. ${ledger.proof()[1]}` : STATES[next][0]);
   const running = ["open", "live", "retry"].includes(state);
   $("cut").disabled = !running;
   $("resume").disabled = !(state === "cut" && ledger.stream && !ledger.over);
@@ -56,9 +63,13 @@ function alertWith(error, kind = "") {
 function draw() {
   if (drawing) return;
   drawing = true;
+  const asked = performance.now();
+  const seen = !document.hidden;
   requestAnimationFrame(() => {
     drawing = false;
     frames.drawn += 1;
+    // A tab that nobody looks at is drawn when somebody does.
+    if (seen) frames.longest = Math.max(frames.longest, performance.now() - asked);
     const all = $("ephemeral").checked;
     const rows = all ? ledger.events : ledger.events.filter((row) => row.seq !== null);
     eventList.show(rows, $("follow").checked && !ledger.over ? true : false);
@@ -77,12 +88,12 @@ function drawTiles() {
   const spent = ((ledger.ended ?? performance.now()) - ledger.began) / 1000;
   const first = ledger.firstResultAt === null ? "–" : micros((ledger.firstResultAt - ledger.began) * 1000);
   const tiles = [
-    ["Pages", `${count(done)}`, `of ${count(ledger.total)}`],
-    ["Documents", count(ledger.good), ""],
-    ["Failed", count(ledger.failed), ""],
+    ["Pages", ledger.stream ? count(done) : "–", ledger.stream ? `of ${count(ledger.total)}` : ""],
+    ["Documents", ledger.stream ? count(ledger.good) : "–", ""],
+    ["Failed", ledger.stream ? count(ledger.failed) : "–", ""],
     ["First result", first, ""],
-    ["Pages a second", done ? (done / Math.max(spent, 0.001)).toPrecision(3) : "–", ""],
-    ["From origins", bytes(ledger.bytes), ""],
+    ["Pages a second", done ? three(done / Math.max(spent, 0.001)) : "–", ""],
+    ["From origins", ledger.stream ? bytes(ledger.bytes) : "–", ""],
   ];
   $("tiles").replaceChildren(...tiles.map(([name, value, note]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, " ", h("small", {}, note)))));
   const bar = $("progress");
@@ -102,11 +113,18 @@ function connect(resume) {
       mine.add(text, parsed);
       frames.events += 1;
       if (state !== "live") setState("live");
-      if (mine.over) setState(mine.error ? "failed" : "done");
+      if (mine.over) {
+        setState(mine.error ? "failed" : "done");
+        // What the stream has changed is in the plots when it ends.
+        poll.anew();
+      }
       draw();
     },
     retrying() {
       if (ledger === mine && wire === told && !mine.over) setState("retry");
+    },
+    resumed() {
+      if (ledger === mine && wire === told) mine.connections += 1;
     },
     over(error) {
       if (ledger !== mine || wire !== told) return;
@@ -114,7 +132,10 @@ function connect(resume) {
       if (mine.over) setState(mine.error ? "failed" : "done");
       else if (error instanceof Refused || !mine.stream) {
         alertWith(error ?? new Error("the connection ended before the first event"));
-        setState(mine.stream && !(error instanceof Refused) ? "cut" : "failed");
+        setState(mine.stream && error?.retryable ? "cut" : "failed");
+      } else if (resume && mine.next === resume.after + 1) {
+        setState("cut");
+        alertWith(new Error("The server can't be reached, or ended the connection. Try Resume again in a while."), "note");
       } else {
         setState("cut");
         alertWith(new Error("The connection ended early. The stream goes on without it: press Resume."), "note");
@@ -132,7 +153,7 @@ function start() {
   const missing = form.missing();
   if (missing) {
     alertWith(new Error(missing));
-    $(form.mode === "search" ? "query" : "urls").focus();
+    form.first().focus();
     return;
   }
   alertWith(null);
@@ -187,7 +208,7 @@ function setKey(key) {
   $("key").value = "";
   $("key-state").textContent = apiKey ? "· set" : "";
   $("key-box").open = false;
-  refresh();
+  poll.anew();
 }
 
 async function copyCurl() {
@@ -200,20 +221,26 @@ async function copyCurl() {
   }
 }
 
-let refreshing = false;
-async function refresh() {
-  if (refreshing || document.hidden) return;
-  refreshing = true;
+/** Turns after which what is dear is asked for again: plots in sight, and the state at the top. */
+const TURNS_PLOTS = 3;
+const TURNS_HEALTH = 4;
+
+async function ask(turn) {
   try {
-    await gauges.refresh(ledger.stream && !ledger.over ? ledger.stream : null);
-    await latency.refresh();
+    if (turn === 0 || gaugesSeen.now) await gauges.refresh(ledger.stream && !ledger.over ? ledger.stream : null);
+    else if (turn % TURNS_HEALTH === 0) await gauges.health();
+    await latency.refresh(turn === 0 || (latencySeen.now && turn % TURNS_PLOTS === 0));
     $("gauges-note").textContent = "";
   } catch (error) {
     $("gauges-note").textContent = error instanceof Refused ? error.message : "the server can't be reached";
     if (!(error instanceof Refused)) [$("health").textContent, $("health").dataset.state] = ["unreachable", "bad"];
+    throw error;
   }
-  refreshing = false;
 }
+
+const poll = new Poll(ask, () => $("live").checked);
+const gaugesSeen = sight($("meters"), () => poll.anew());
+const latencySeen = sight($("plots"), () => poll.anew());
 
 setUpTheme($("theme"));
 legend($("legend"));
@@ -235,7 +262,7 @@ $("key-form").addEventListener("submit", (event) => {
   setKey($("key").value);
 });
 $("key-forget").addEventListener("click", () => setKey(""));
-$("live").addEventListener("change", refresh);
+$("live").addEventListener("change", () => poll.anew());
 try {
   apiKey = sessionStorage.getItem("forebay-key") ?? "";
 } catch {}
@@ -244,8 +271,7 @@ drawTiles();
 drawPercentiles($("percentiles"), []);
 drawTimeline($("timeline"), [], Date.now());
 setState("idle");
-refresh();
-setInterval(() => $("live").checked && refresh(), 2000);
-addEventListener("resize", () => $("live").checked && refresh());
+poll.now();
+addEventListener("resize", () => latency.draw());
 // What a test looks at; nothing in the page reads it.
 window.forebayConsole = { frames, ledger: () => ledger };

@@ -77,7 +77,9 @@ function drawPercentiles(box, series) {
   box.replaceChildren(frame([...rules, ...lines], `Latency by percentile: ${words}`));
 }
 
+/** Seconds that are remembered; a page that has just been opened shows as many as it has. */
 const TIMELINE_S = 300;
+const SPANS_S = [60, 120, TIMELINE_S];
 
 function drawTimeline(box, series, now) {
   measure(box);
@@ -85,13 +87,17 @@ function drawTimeline(box, series, now) {
   if (!drawn.length) return box.replaceChildren(emptyPlot("nothing in the last minutes"));
   const all = drawn.flatMap(({ history }) => history.filter((each) => each.p50 !== null).flatMap(({ p50, p99 }) => [p50, p99]));
   const { y, rules } = timeAxis(Math.min(...all), Math.max(...all));
-  const span = PLOT.width - PLOT.left - PLOT.right;
-  const x = (at) => PLOT.width - PLOT.right - ((now - at) / 1000 / TIMELINE_S) * span;
-  for (let minutes = 0; minutes <= TIMELINE_S / 60; minutes += 1) {
-    const place = x(now - minutes * 60000);
+  const width = PLOT.width - PLOT.left - PLOT.right;
+  const oldest = (now - Math.min(...drawn.flatMap(({ history }) => history.map(({ at }) => at)))) / 1000;
+  const seconds = SPANS_S.find((span) => span >= oldest) ?? TIMELINE_S;
+  const x = (at) => PLOT.width - PLOT.right - ((now - at) / 1000 / seconds) * width;
+  const step = seconds > 120 ? 60 : seconds / 4;
+  for (let ago = 0; ago <= seconds; ago += step) {
+    const place = x(now - ago * 1000);
+    const name = ago === 0 ? "now" : seconds > 120 ? `−${ago / 60} min` : `−${ago} s`;
     rules.push(
       s("line", { class: "rule", x1: place, x2: place, y1: PLOT.top, y2: PLOT.height - PLOT.bottom }),
-      s("text", { x: place, y: PLOT.height - 10, "text-anchor": minutes ? "middle" : "end" }, minutes ? `−${minutes} min` : "now"),
+      s("text", { x: place, y: PLOT.height - 10, "text-anchor": ago ? "middle" : "end" }, name),
     );
   }
   const lines = drawn.flatMap(({ history, color }) =>
@@ -101,7 +107,7 @@ function drawTimeline(box, series, now) {
     ]),
   );
   const words = drawn.map(({ name, history }) => `${name} p99 ${micros(history.findLast((each) => each.p99 !== null).p99)}`).join("; ");
-  box.replaceChildren(frame([...rules, ...lines], `Latency over the last five minutes: ${words}`));
+  box.replaceChildren(frame([...rules, ...lines], `Latency over the last ${seconds} seconds: ${words}`));
 }
 
 /** Stretches of time in which something was measured; a single point gets a length. */
@@ -121,37 +127,48 @@ class Latency {
   constructor() {
     this.chosen = new Map();
     this.touched = false;
+    /** By series: points of the last minutes, and of the percentile plot. */
     this.history = new Map();
+    this.percentiles = new Map();
   }
 
-  async refresh() {
+  /** The last seconds, for the line of time; and all there is, where `whole` of it is to be drawn. */
+  async refresh(whole) {
     const ask = async (path) => {
       const response = await fetch(path, { headers: headers(), cache: "no-store" });
       if (!response.ok) throw await refusalOf(response);
       return response;
     };
-    const [all, recent] = await Promise.all(
-      ["/latency", "/latency?window=10s"].map(async (path) => (await ask(path)).json()),
-    );
-    const now = Date.now();
+    const recent = await (await ask("/latency?window=10s")).json();
+    this.remember(recent.series);
+    if (!whole) return;
+    const all = await (await ask("/latency")).json();
     this.offer(all.series);
-    const late = new Map(recent.series.map((series) => [series.name, series]));
-    for (const { name } of all.series) {
+    this.table(all.series);
+    for (const name of this.chosen.keys()) {
+      const text = await (await ask(`/latency?format=hgrm&series=${encodeURIComponent(name)}`)).text();
+      this.percentiles.set(name, readHgrm(text));
+    }
+    this.draw();
+  }
+
+  remember(recent) {
+    const at = Date.now();
+    const late = new Map(recent.map((series) => [series.name, series]));
+    for (const name of new Set([...late.keys(), ...this.history.keys()])) {
       const each = late.get(name);
-      const kept = (this.history.get(name) ?? []).filter(({ at }) => at > now - TIMELINE_S * 1000);
-      kept.push({ at: now, p50: each?.p50 ?? null, p99: each?.p99 ?? null });
+      const kept = (this.history.get(name) ?? []).filter((point) => point.at > at - TIMELINE_S * 1000);
+      kept.push({ at, p50: each?.p50 ?? null, p99: each?.p99 ?? null });
       this.history.set(name, kept);
     }
-    const names = [...this.chosen.keys()];
-    const texts = await Promise.all(
-      names.map(async (name) => (await ask(`/latency?format=hgrm&series=${encodeURIComponent(name)}`)).text()),
-    );
-    const series = names.map((name, at) => ({
-      name, color: this.chosen.get(name), points: readHgrm(texts[at]), history: this.history.get(name) ?? [],
+  }
+
+  draw() {
+    const series = [...this.chosen].map(([name, color]) => ({
+      name, color, points: this.percentiles.get(name) ?? [], history: this.history.get(name) ?? [],
     }));
     drawPercentiles($("percentiles"), series);
-    drawTimeline($("timeline"), series, now);
-    this.table(all.series);
+    drawTimeline($("timeline"), series, Date.now());
   }
 
   /** Chips for what there is; until the reader chooses, those that say most. */
@@ -191,7 +208,7 @@ class Latency {
       const free = SERIES_COLORS.find((color) => ![...this.chosen.values()].includes(color));
       this.chosen.set(name, free);
     }
-    this.refresh().catch(() => {});
+    this.refresh(true).catch(() => {});
   }
 
   table(series) {

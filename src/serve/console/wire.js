@@ -9,21 +9,28 @@ function headers(more = {}) {
 
 /** A refusal as an error with its details. */
 class Refused extends Error {
-  constructor(status, body) {
+  constructor(status, body, retryAfter = 0) {
     const told = body?.error ?? {};
     super(told.message ?? `the server answered ${status}`);
     this.status = status;
     this.code = told.code ?? "";
     this.details = told.details ?? [];
+    /** Whether the same request may work later. */
+    this.retryable = told.retryable ?? [408, 429, 503].includes(status);
+    /** Seconds. */
+    this.retryAfter = retryAfter;
   }
 }
+
+/** What an answer of 204 means to somebody who has not read the end. */
+const nothingLeft = () => new Refused(204, { error: { message: "The server has nothing behind what is here, and no summary came." } });
 
 async function refusalOf(response) {
   let body = null;
   try {
     body = await response.json();
   } catch {}
-  return new Refused(response.status, body);
+  return new Refused(response.status, body, Number(response.headers.get("Retry-After")) || 0);
 }
 
 /** What a request is, apart from its transport. */
@@ -53,7 +60,7 @@ function fetchWire(transport, ask, ends) {
         ];
     const response = await fetch(path, { ...init, signal: stop.signal, cache: "no-store" });
     if (!response.ok) throw await refusalOf(response);
-    if (response.status === 204) return;
+    if (response.status === 204) throw nothingLeft();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     await readLines(reader, sse ? sseLines(ends.take) : (line) => line && ends.take(line));
   };
@@ -99,7 +106,8 @@ function sseLines(take) {
 
 /** Whether an `EventSource`, which knows addresses alone, can ask for it. */
 function canBeQuery(ask) {
-  return Boolean(ask.resume) || (!ask.body.options?.headers && queryOf(ask).length < 7000);
+  const { headers: fields, follow } = ask.body.options ?? {};
+  return Boolean(ask.resume) || (!fields && !follow && queryOf(ask).length < 7000);
 }
 
 function queryOf(ask) {
@@ -117,6 +125,11 @@ function eventSourceWire(ask, ends) {
   const source = new EventSource(path);
   let heard = false;
   let over = false;
+  let opened = 0;
+  source.onopen = () => {
+    opened += 1;
+    if (opened > 1) ends.resumed();
+  };
   const end = (error) => {
     if (over) return;
     over = true;
@@ -135,12 +148,14 @@ function eventSourceWire(ask, ends) {
   source.onerror = async () => {
     if (over) return;
     if (source.readyState !== EventSource.CLOSED) return ends.retrying();
-    if (heard || ask.resume) return end(heard ? null : new Error("the stream can't be read any more"));
+    // What came before this connection can be resumed; who asks for that learns whether it still can.
+    if (heard) return end(null);
     // An EventSource does not say why it was refused: ask once more, to read the refusal.
     const stop = new AbortController();
     try {
       const response = await fetch(path, { signal: stop.signal, headers: { Accept: "text/event-stream" } });
-      end(response.ok ? new Error("the connection was lost") : await refusalOf(response));
+      if (response.status === 204) end(nothingLeft());
+      else end(response.ok ? new Error("the connection was lost") : await refusalOf(response));
     } catch (error) {
       end(error);
     }
@@ -152,7 +167,17 @@ function eventSourceWire(ask, ends) {
 function webSocketWire(ask, ends) {
   const name = "console";
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new WebSocket(`${scheme}//${location.host}/crawl/ws`, "crawl.v1");
+  // A browser can send no field of its own here: a key goes among the subprotocols, where the server
+  // looks for it and never agrees on it.
+  const protocols = apiKey ? ["crawl.v1", `fb.key.${apiKey}`] : "crawl.v1";
+  let socket;
+  try {
+    socket = new WebSocket(`${scheme}//${location.host}/crawl/ws`, protocols);
+  } catch {
+    // A key with characters that no key has.
+    queueMicrotask(() => ends.over(new Error("this API key can't be one")));
+    return { cut: () => {}, how: "WebSocket" };
+  }
   let opened = false;
   let over = false;
   const end = (error) => {
@@ -178,10 +203,15 @@ function webSocketWire(ask, ends) {
     ends.take(message.data, event);
     if (event.type === "summary" || event.type === "error") end(null);
   };
-  const keyed = "a browser can't send an API key when it opens a WebSocket: choose NDJSON or SSE";
-  socket.onclose = () => {
-    const why = apiKey ? keyed : "no WebSocket to this server; is the page of another origin?";
-    end(opened ? null : new Error(why));
+  socket.onclose = async () => {
+    if (opened || over) return end(null);
+    // A WebSocket does not say why it was refused: the same request without an upgrade does.
+    let why = new Error("no WebSocket to this server");
+    try {
+      const response = await fetch("/crawl/ws", { headers: headers(), cache: "no-store" });
+      if (response.status !== 426) why = await refusalOf(response);
+    } catch {}
+    end(why);
   };
   return { cut: () => end(null), how: "WebSocket" };
 }

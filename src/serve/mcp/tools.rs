@@ -38,7 +38,7 @@ pub(super) fn listed(tools: &str, modern: bool) -> String {
     format!("{{\"tools\":{tools}{cached}")
 }
 
-/// The tools as JSON, written once when the server starts.
+/// The tools as JSON, written when the server starts and when a reload has changed their bounds.
 #[must_use]
 pub fn list(config: &Config) -> String {
     let options = openapi::options_schema(config);

@@ -6,37 +6,39 @@ use crate::proto::h1::Method;
 use crate::serve::access::keys::Scope;
 
 /// A path and what can be done there.
-pub(super) struct PathItem {
-    pub(super) path: &'static str,
-    pub(super) operations: &'static [Operation],
+pub(in crate::serve) struct PathItem {
+    pub(in crate::serve) path: &'static str,
+    pub(in crate::serve) operations: &'static [Operation],
 }
 
 /// One method of one path. `HEAD` and `OPTIONS` go without saying.
-pub(super) struct Operation {
-    pub(super) method: Method,
+pub(in crate::serve) struct Operation {
+    pub(in crate::serve) method: Method,
     /// `operationId`, unique.
-    pub(super) id: &'static str,
-    pub(super) tag: &'static str,
-    pub(super) summary: &'static str,
+    pub(in crate::serve) id: &'static str,
+    pub(in crate::serve) tag: &'static str,
+    pub(in crate::serve) summary: &'static str,
     /// A sentence or two more.
-    pub(super) text: &'static str,
+    pub(in crate::serve) text: &'static str,
     /// What a key must be good for.
-    pub(super) scope: Option<Scope>,
+    pub(in crate::serve) scope: Option<Scope>,
     /// Whether no key is needed although the server has keys.
-    pub(super) public: bool,
+    pub(in crate::serve) public: bool,
+    /// A query with which a reader may try it.
+    pub(in crate::serve) query: &'static str,
     /// Names under `components.parameters`.
-    pub(super) parameters: &'static [&'static str],
+    pub(in crate::serve) parameters: &'static [&'static str],
     /// A name under `components.requestBodies`.
-    pub(super) body: Option<&'static str>,
+    pub(in crate::serve) body: Option<&'static str>,
     /// Statuses with names under `components.responses`.
-    pub(super) answers: &'static [(u16, &'static str)],
+    pub(in crate::serve) answers: &'static [(u16, &'static str)],
     /// Errors beside [`EVERYWHERE`].
-    pub(super) errors: &'static [&'static [ApiCode]],
+    pub(in crate::serve) errors: &'static [&'static [ApiCode]],
 }
 
 impl Operation {
     /// Every error that the operation may be answered with.
-    pub(super) fn errors(&self) -> impl Iterator<Item = ApiCode> {
+    pub(in crate::serve) fn errors(&self) -> impl Iterator<Item = ApiCode> {
         let access = if self.public { OF_PUBLIC } else { OF_ACCESS };
         let body = if self.body.is_some() { OF_BODY } else { &[] };
         let own = self.errors.iter().copied().flatten();
@@ -45,7 +47,7 @@ impl Operation {
 }
 
 /// What a request may be refused with before anybody looks at its path.
-pub(super) const EVERYWHERE: &[ApiCode] = &[
+pub(in crate::serve) const EVERYWHERE: &[ApiCode] = &[
     ApiCode::BadRequest,
     ApiCode::MethodNotAllowed,
     ApiCode::RequestTimeout,
@@ -83,6 +85,7 @@ const GET: Operation = Operation {
     text: "",
     scope: None,
     public: false,
+    query: "",
     parameters: &["RequestId"],
     body: None,
     answers: &[],
@@ -90,7 +93,7 @@ const GET: Operation = Operation {
 };
 const POST: Operation = Operation { method: Method::Post, ..GET };
 
-pub(super) const PATHS: &[PathItem] = &[
+pub(in crate::serve) const PATHS: &[PathItem] = &[
     PathItem {
         path: "/crawl",
         operations: &[Operation {
@@ -126,6 +129,7 @@ pub(super) const PATHS: &[PathItem] = &[
         operations: &[
             Operation {
                 id: "crawlSse",
+                query: "url=https://example.com/&formats=markdown",
                 tag: "Crawl",
                 summary: "Fetch pages, stream Server-Sent Events",
                 text: "What a browser's `EventSource` can call: every option but `headers` is a parameter. It comes back by itself with `Last-Event-ID` and gets the stream that it had.",
@@ -161,7 +165,7 @@ pub(super) const PATHS: &[PathItem] = &[
             id: "crawlWs",
             tag: "Crawl",
             summary: "A WebSocket that carries many streams",
-            text: "RFC 6455, subprotocol `crawl.v1`, permessage-deflate. The client sends ops (schema `WsOp`), the server events with the stream's `id` in front, and answers to ops (schema `WsMessage`).",
+            text: "RFC 6455, subprotocol `crawl.v1`, permessage-deflate. The client sends ops (schema `WsOp`), the server events with the stream's `id` in front, and answers to ops (schema `WsMessage`). A browser, which can send no field of its own here, may offer its key as a second subprotocol `fb.key.<key>`, which is never agreed on.",
             scope: Some(Scope::Crawl),
             answers: &[(101, "SwitchingProtocols")],
             errors: &[&[ApiCode::UpgradeRequired, ApiCode::Draining]],
@@ -220,6 +224,7 @@ pub(super) const PATHS: &[PathItem] = &[
         path: "/streams/{id}/events",
         operations: &[Operation {
             id: "streamEvents",
+            query: "after=17",
             tag: "Streams",
             summary: "A stream's events again",
             text: "Replays what comes behind `after` and goes on live; NDJSON, or Server-Sent Events by `Accept`. What has fallen out of the replay window is covered by a `gap`.",
@@ -279,6 +284,7 @@ pub(super) const PATHS: &[PathItem] = &[
         operations: &[
             Operation {
                 id: "deepsearchSse",
+                query: "query=old+weirs&limit=3",
                 tag: "Search",
                 summary: "Search, stream Server-Sent Events",
                 text: "What a browser's `EventSource` can call.",
@@ -330,6 +336,7 @@ pub(super) const PATHS: &[PathItem] = &[
         operations: &[
             Operation {
                 id: "jobs",
+                query: "limit=5",
                 tag: "Jobs",
                 summary: "The caller's jobs",
                 text: "The newest first.",
@@ -385,6 +392,7 @@ pub(super) const PATHS: &[PathItem] = &[
         path: "/jobs/{id}/events",
         operations: &[Operation {
             id: "jobEvents",
+            query: "after=17",
             tag: "Jobs",
             summary: "A job's events",
             text: "From `after` on, and live; NDJSON, or Server-Sent Events by `Accept`.",
@@ -401,7 +409,7 @@ pub(super) const PATHS: &[PathItem] = &[
             id: "mcp",
             tag: "Agents",
             summary: "Model Context Protocol, Streamable HTTP",
-            text: "One JSON-RPC 2.0 request or notification a POST, revisions 2026-07-28 back to 2025-03-26, without sessions. A call of a tool is answered by Server-Sent Events where `Accept` names them, with progress in front of the result. Errors of the protocol are JSON-RPC's; a tool needs the scope of the route that does the same.",
+            text: "One JSON-RPC 2.0 request or notification a POST, in the revisions that `MCP-Protocol-Version` may name, without sessions. A call of a tool is answered by Server-Sent Events where `Accept` names them, with progress in front of the result. Errors of the protocol are JSON-RPC's; a tool needs the scope of the route that does the same.",
             parameters: &["RequestId", "McpVersion"],
             body: Some("JsonRpc"),
             answers: &[
@@ -418,6 +426,7 @@ pub(super) const PATHS: &[PathItem] = &[
         path: "/latency",
         operations: &[Operation {
             id: "latency",
+            query: "window=10s",
             tag: "Operations",
             summary: "Percentiles of every stage and endpoint",
             text: "JSON in µs, or HdrHistogram's own text forms. `reset` needs the scope `admin`.",

@@ -2,7 +2,12 @@
 
 use super::routes::PATHS;
 use super::*;
+use crate::config::reload::Outcome;
+use crate::crawl::request::deepsearch::parse_deepsearch;
 use crate::crawl::request::{self, Options};
+use crate::jobs::view::{Delivery, View};
+use crate::observe::query::LatencyQuery;
+use crate::proto::events::Counts;
 use crate::proto::h1::Method;
 use crate::serve::route::Route;
 use serde_json::{Value, json};
@@ -111,8 +116,16 @@ fn every_error_code_may_come_from_somewhere() {
         assert!(told.contains(code.as_str()), "{}", code.as_str());
     }
     let root = description();
-    let listed = root["components"]["schemas"]["ErrorCode"]["enum"].as_array().unwrap().len();
-    assert_eq!(listed, ApiCode::ALL.len());
+    for (schema, count) in
+        [("ErrorCode", ApiCode::ALL.len()), ("PageErrorCode", PageCode::ALL.len())]
+    {
+        let schema = &root["components"]["schemas"][schema];
+        let listed: BTreeSet<&str> =
+            schema["enum"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let meanings = schema["x-meanings"].as_object().unwrap();
+        assert_eq!(listed.len(), count);
+        assert_eq!(meanings.keys().map(String::as_str).collect::<BTreeSet<_>>(), listed);
+    }
 }
 
 /// The fields that serde expects, as its refusal of an unknown one lists them.
@@ -143,6 +156,62 @@ fn the_fields_of_requests_are_those_that_are_read() {
     assert_eq!(properties(&schemas["CrawlRequest"]), expected_fields(&error));
     let error = request::parse_extract(&mut body(r#"{"no_such": 1}"#)).unwrap_err();
     assert_eq!(properties(&schemas["ExtractRequest"]), expected_fields(&error));
+    let error = parse_deepsearch(&mut body(r#"{"no_such": 1}"#), &Config::default()).unwrap_err();
+    assert_eq!(properties(&schemas["DeepsearchRequest"]), expected_fields(&error));
+    let error = crawl(&json!({"follow": {"no_such": 1}})).unwrap_err();
+    assert_eq!(properties(&schemas["Follow"]), expected_fields(&error));
+    let error = job(&json!({"no_such": 1})).unwrap_err();
+    assert_eq!(properties(&schemas["JobRequest"]), expected_fields(&error));
+    let urls = ["http://a.example/"];
+    let error = job(&json!({"urls": urls, "webhook": {"no_such": 1}})).unwrap_err();
+    let webhook = &schemas["JobRequest"]["properties"]["webhook"]["anyOf"][1];
+    assert_eq!(properties(webhook), expected_fields(&error));
+}
+
+fn job(body: &Value) -> Result<(), crate::error::ApiError> {
+    crate::jobs::request::parse(&mut body.to_string().into_bytes(), &Config::default()).map(drop)
+}
+
+/// Names of the parameters in an operation's query; of those that are an object, its fields.
+fn query_of(root: &Value, path: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for parameter in root["paths"][path]["get"]["parameters"].as_array().unwrap() {
+        let parameter = root.pointer(&parameter["$ref"].as_str().unwrap()[1..]).unwrap();
+        if parameter["in"] != "query" {
+            continue;
+        }
+        match parameter["schema"].get("properties") {
+            Some(_) => names.extend(properties(&parameter["schema"])),
+            None => drop(names.insert(parameter["name"].as_str().unwrap().to_owned())),
+        }
+    }
+    names
+}
+
+#[test]
+fn the_parameters_of_queries_are_those_that_are_read() {
+    let root = description();
+    let schemas = &root["components"]["schemas"];
+    let options = properties(&schemas["Options"]);
+    // What an address can't carry.
+    let options = || options.iter().filter(|name| !["headers", "follow"].contains(&name.as_str()));
+    let mut crawl: BTreeSet<String> = options().cloned().collect();
+    crawl.insert("url".to_owned());
+    assert_eq!(query_of(&root, "/crawl/sse"), crawl);
+    let mut search = properties(&schemas["DeepsearchRequest"]);
+    search.remove("options");
+    search.extend(options().cloned());
+    assert_eq!(query_of(&root, "/deepsearch/sse"), search);
+    let error = LatencyQuery::parse("no_such=1").unwrap_err();
+    let known = error.details[0].expected.replace(" or ", ", ");
+    let known: BTreeSet<String> = known.split(", ").map(str::to_owned).collect();
+    assert_eq!(query_of(&root, "/latency"), known);
+}
+
+#[test]
+fn the_options_of_a_query_are_those_of_a_body() {
+    let root = description();
+    let schemas = &root["components"]["schemas"];
     let mut query = properties(&root["components"]["parameters"]["QueryOptions"]["schema"]);
     query.extend(["headers".to_owned(), "follow".to_owned()]);
     assert_eq!(properties(&schemas["Options"]), query);
@@ -190,6 +259,125 @@ fn bounds_of_options_are_the_programs() {
         bounded += 1;
     }
     assert_eq!(bounded, 9, "every number has its bounds");
+}
+
+/// Whether a text that is as long as it may be is taken, and none that is longer or too short.
+fn judge_length(schema: &Value, filling: &str, around: (&str, &str), takes: impl Fn(&str) -> bool) {
+    let text = |length: usize| {
+        let filled = length.saturating_sub(around.0.len() + around.1.len());
+        format!("{}{}{}", around.0, filling.repeat(filled), around.1)
+    };
+    let most = usize::try_from(schema["maxLength"].as_u64().expect("a bound")).unwrap();
+    assert!(takes(&text(most)), "{schema} takes {most}");
+    assert!(!takes(&text(most + 1)), "{schema} refuses {}", most + 1);
+    if let Some(least) = schema["minLength"].as_u64() {
+        let least = usize::try_from(least).unwrap();
+        assert!(takes(&text(least)), "{schema} takes {least}");
+        assert!(!takes(&text(least - 1)), "{schema} refuses {}", least - 1);
+    }
+}
+
+#[test]
+fn bounds_of_texts_are_the_programs() {
+    let root = description();
+    let schemas = &root["components"]["schemas"];
+    let url = ("http://a.test/", "");
+    judge_length(&schemas["Url"], "x", url, |url| {
+        let body = json!({ "urls": [url] }).to_string();
+        request::parse_crawl(&mut body.into_bytes(), &Config::default()).is_ok()
+    });
+    judge_length(&schemas["DeepsearchRequest"]["properties"]["query"], "x", ("", ""), |query| {
+        let body = json!({ "query": query }).to_string();
+        parse_deepsearch(&mut body.into_bytes(), &Config::default()).is_ok()
+    });
+    judge_length(&schemas["Patterns"]["items"], "x", ("", ""), |glob| {
+        crawl(&json!({ "follow": { "include": [glob] } })).is_ok()
+    });
+    let webhook = &schemas["JobRequest"]["properties"]["webhook"]["anyOf"][1]["properties"];
+    let urls = ["http://a.example/"];
+    judge_length(&webhook["url"], "x", url, |url| {
+        let hook = json!({ "url": url, "secret": "x".repeat(32) });
+        job(&json!({ "urls": urls, "webhook": hook })).is_ok()
+    });
+    judge_length(&webhook["secret"], "x", ("", ""), |secret| {
+        let hook = json!({ "url": "http://a.example/", "secret": secret });
+        job(&json!({ "urls": urls, "webhook": hook })).is_ok()
+    });
+    let key = &root["components"]["parameters"]["IdempotencyKey"]["schema"];
+    judge_length(key, "x", ("", ""), |key| {
+        crate::serve::streams::idempotency_key(key.as_bytes()).is_ok()
+    });
+    for (name, length) in [("user_agent", 256)] {
+        let pattern = schemas["Options"]["properties"][name]["pattern"].as_str().unwrap();
+        assert!(pattern.contains(&format!("{{1,{length}}}")), "{pattern}");
+        let takes = |text: String| crawl(&json!({ name: text })).is_ok();
+        assert!(
+            takes("x".repeat(length)) && !takes("x".repeat(length + 1)) && !takes(String::new())
+        );
+    }
+}
+
+#[test]
+fn numbers_of_other_requests_have_the_programs_bounds() {
+    let root = description();
+    let schemas = &root["components"]["schemas"];
+    let follow = &schemas["Follow"]["properties"];
+    for name in ["depth", "max_pages"] {
+        let takes = |value: u64| crawl(&json!({ "follow": { name: value } })).is_ok();
+        let max = follow[name]["maximum"].as_u64().unwrap();
+        assert!(takes(1) && takes(max) && !takes(0) && !takes(max + 1), "{name}");
+    }
+    let most = usize::try_from(schemas["Patterns"]["maxItems"].as_u64().unwrap()).unwrap();
+    let takes =
+        |count: usize| crawl(&json!({ "follow": { "exclude": vec!["/x"; count] } })).is_ok();
+    assert!(takes(most) && !takes(most + 1));
+    let takes = |limit: u64| {
+        let body = json!({ "query": "q", "limit": limit }).to_string();
+        parse_deepsearch(&mut body.into_bytes(), &Config::default()).is_ok()
+    };
+    let max = schemas["DeepsearchRequest"]["properties"]["limit"]["maximum"].as_u64().unwrap();
+    assert!(takes(1) && takes(max) && !takes(0) && !takes(max + 1));
+}
+
+#[test]
+fn a_job_and_a_reload_have_the_fields_that_are_described() {
+    let root = description();
+    let schemas = &root["components"]["schemas"];
+    let at = std::time::SystemTime::now();
+    let view = View {
+        id: ID,
+        status: Status::Failed,
+        error: Some("why"),
+        place: "memory",
+        counts: Counts::default(),
+        last_seq: Some(1),
+        bytes: 1,
+        created: at,
+        started: Some(at),
+        ended: Some(at),
+        deadline: at,
+        retention: std::time::Duration::from_secs(1),
+        webhook: Some(Delivery::default()),
+    };
+    let told: Value = serde_json::from_slice(&view.json()).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(&told), properties(&schemas["Job"]));
+    let webhook = &schemas["Job"]["properties"]["webhook"];
+    assert_eq!(keys(&told["webhook"]), properties(webhook));
+    let required = |schema: &Value| {
+        let names = schema["required"].as_array().unwrap().iter();
+        names.map(|name| name.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(required(webhook), properties(webhook));
+    let mut always = required(&schemas["Job"]);
+    always.insert("webhook".to_owned());
+    assert_eq!(always, properties(&schemas["Job"]));
+    let done = Outcome::Done { changed: Vec::new(), restart: Vec::new(), files: Vec::new() };
+    for (outcome, name) in [(done, "Reloaded"), (Outcome::Refused(Vec::new()), "NotReloaded")] {
+        let told: Value = serde_json::from_slice(&outcome.to_json()).unwrap();
+        assert_eq!(keys(&told), properties(&schemas[name]));
+        assert_eq!(told["reloaded"], schemas[name]["properties"]["reloaded"]["const"]);
+    }
 }
 
 #[test]

@@ -186,6 +186,47 @@ mod tests {
     }
 
     #[test]
+    fn the_fields_of_ops_are_those_that_are_described() {
+        use std::collections::BTreeSet;
+        let config = Config::default();
+        let root: serde_json::Value =
+            serde_json::from_str(&crate::serve::openapi::document(&config)).unwrap();
+        let mut told = BTreeSet::new();
+        for shape in root["components"]["schemas"]["WsOp"]["oneOf"].as_array().unwrap() {
+            let fields = shape["properties"].as_object().unwrap();
+            let ops = match fields["op"].get("const") {
+                Some(op) => vec![op.as_str().unwrap()],
+                None => fields["op"]["enum"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter_map(|op| op.as_str())
+                    .collect(),
+            };
+            for op in ops {
+                let refused = read_text(&format!(r#"{{"op":"{op}","no_such":1}}"#)).unwrap_err();
+                assert_eq!(refused.error.code, ApiCode::UnknownField, "{op}");
+                let expected = &refused.error.details[0].expected;
+                let known: BTreeSet<&str> = expected.split('`').skip(1).step_by(2).collect();
+                // serde tells of the field that it was renamed to.
+                let described: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
+                assert_eq!(known, described, "{op}");
+                told.insert(op.to_owned());
+            }
+        }
+        let error = read_text(r#"{"op":"dance"}"#).unwrap_err().error;
+        let known = error.details[0].expected.replace(" or ", ", ");
+        assert_eq!(told, known.split(", ").map(str::to_owned).collect());
+        let bounds = &root["components"]["schemas"]["WsId"];
+        let takes = |length: usize| {
+            read_text(&format!(r#"{{"op":"cancel","id":"{}"}}"#, "x".repeat(length))).is_ok()
+        };
+        let bound = |name: &str| usize::try_from(bounds[name].as_u64().unwrap()).unwrap();
+        let (least, most) = (bound("minLength"), bound("maxLength"));
+        assert!(takes(least) && takes(most) && !takes(least - 1) && !takes(most + 1));
+    }
+
+    #[test]
     fn each_mistake_is_a_bad_message_that_names_its_field() {
         for (text, id, field) in [
             ("", None, ""),
