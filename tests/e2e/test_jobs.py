@@ -19,7 +19,7 @@ import unittest
 
 from client import Connection, ask, origin_json, request
 from invariants import broken
-from server import QUICK, Origin, Server, wait_until
+from server import FULL, QUICK, Origin, Server, wait_until
 from test_access import new_key
 
 ONCE = "on two cores only: it is the same work again"
@@ -394,7 +394,7 @@ class InRedis(unittest.TestCase):
                 alive.kill()
 
     def test_nothing_is_lost_or_doubled_whatever_dies(self):
-        total = int(os.environ.get("TEST_JOB_URLS", "1000" if QUICK else "2000"))
+        total = int(os.environ.get("TEST_JOB_URLS", "2000" if FULL else "1000"))
         seed = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1 << 32)
         say("seed", seed)
         chance = random.Random(seed)
