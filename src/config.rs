@@ -9,10 +9,12 @@ mod live;
 mod load;
 pub mod reload;
 mod value;
+mod wrong;
 
 pub use live::{Change, Live};
-pub use load::{Loaded, Problem, Source, Sources, load, load_traced, table_markdown};
+pub use load::{Loaded, Problem, Source, Sources, load, load_partly, load_traced, table_markdown};
 pub use value::{Deflate, Names, Roots, SearchProvider, Secret, Value};
+pub use wrong::Wrong;
 
 use crate::observe::logging::{self, LogFormat};
 use crate::observe::span::Ratio;
@@ -437,39 +439,66 @@ settings! {
 }
 
 impl Config {
-    /// Relations between settings that no single bound can say.
-    ///
-    /// # Errors
-    /// A sentence for each relation that doesn't hold.
-    pub fn validate(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
-        if let Err(error) = self.ring().validate() {
-            wrong.push(error.to_string());
-        }
+    /// What no single bound can say: relations between settings, and texts of a form. Empty where all
+    /// of it holds.
+    #[must_use]
+    pub fn validate(&self) -> Vec<Wrong> {
+        let mut wrong = self.validate_ring();
         if self.replay_bytes_max > self.stream_bytes_max {
-            wrong.push(format!(
-                "stream.replay_bytes_max is {}, and must be at most stream.bytes_max, {}",
-                self.replay_bytes_max, self.stream_bytes_max
+            wrong.push(Wrong::together(
+                &["stream.replay_bytes_max", "stream.bytes_max"],
+                format_args!(
+                    "stream.replay_bytes_max is {}, and must be at most stream.bytes_max, {}",
+                    self.replay_bytes_max, self.stream_bytes_max
+                ),
             ));
         }
         if let Err(error) = logging::check(&self.log_level) {
-            wrong.push(format!("log.level: {error}"));
+            wrong.push(Wrong::new("log.level", error));
         }
         // It goes into a header field as it is.
         if !self.search_key.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
-            wrong.push("search.key: expected printable ASCII without spaces".to_owned());
+            wrong.push(Wrong::new("search.key", "expected printable ASCII without spaces"));
         }
-        match self.search_provider {
-            SearchProvider::Searxng if self.search_url.is_empty() => {
-                wrong.push("search.provider = searxng needs search.url".to_owned());
-            }
+        let name = self.search_provider.as_str();
+        let needs = match self.search_provider {
+            SearchProvider::Searxng if self.search_url.is_empty() => Some("search.url"),
             SearchProvider::Serper | SearchProvider::Brave if self.search_key.is_empty() => {
-                let name = self.search_provider.as_str();
-                wrong.push(format!("search.provider = {name} needs search.key"));
+                Some("search.key")
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(needs) = needs {
+            let message = format!("search.provider = {name} needs {needs}");
+            wrong.push(Wrong::together(&["search.provider", needs], message));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        wrong
+    }
+
+    /// The ring's relations: those of its frames, and those of its sends.
+    fn validate_ring(&self) -> Vec<Wrong> {
+        let (ring, good) = (self.ring(), BufferConfig::default());
+        let frames = BufferConfig {
+            window_sends: good.window_sends,
+            slow_sends_max: good.slow_sends_max,
+            ..ring.clone()
+        };
+        let sends = BufferConfig {
+            frames_min: good.frames_min,
+            frames_start: good.frames_start,
+            frames_max: good.frames_max,
+            ..ring
+        };
+        let wrong = |ring: &BufferConfig| {
+            let told = ring.validate().err()?.to_string();
+            // The sentence names what it is about.
+            let about = |setting: &&Setting| {
+                setting.name.strip_prefix("buffer.").is_some_and(|name| told.contains(name))
+            };
+            let names: Vec<_> = SETTINGS.iter().filter(about).map(|setting| setting.name).collect();
+            Some(Wrong::together(&names, told.trim_start_matches("buffer settings: ")))
+        };
+        [frames, sends].iter().filter_map(wrong).collect()
     }
 
     /// The limits of a connection's backpressure ring.

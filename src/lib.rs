@@ -13,12 +13,15 @@
 //! 8. **encode** – [`proto::events`]: the event's JSON around the guest's own bytes.
 //! 9. **send** – `serve::sender`: log, backpressure ring, one vectored send for all that is ready.
 //!
-//! Modules stand in layer order: each knows only those above it. `tests/tidy.rs` holds them to it.
+//! Modules stand in layer order: each knows only those above it, and those of one paragraph don't know
+//! each other. `tests/tidy.rs` holds them to it.
 
 #![forbid(unsafe_code)]
 
-pub mod error;
 pub mod limits;
+
+pub mod error;
+
 pub mod timings;
 
 pub mod local;
@@ -44,11 +47,18 @@ pub mod jobs;
 pub mod serve;
 
 pub mod notify;
+pub mod parts;
+
 pub mod otlp;
+
+pub mod checks;
+
 pub mod reload;
 
 pub mod control;
+
 pub mod server;
 
-pub mod cli;
 pub mod demo;
+
+pub mod cli;

@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use clap::{ArgMatches, FromArgMatches};
+use forebay::checks;
 use forebay::cli::command::command;
-use forebay::cli::{crawl, demo, files, hdr, key, run, settings, top};
+use forebay::cli::{crawl, demo, files, hdr, key, run, settings, startup, top};
 use forebay::observe::logging;
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
@@ -33,7 +34,19 @@ fn main() -> ExitCode {
 /// A command that works with the settings.
 fn with_settings(name: &str, matches: &ArgMatches) -> ExitCode {
     let recipe = settings::recipe(matches);
-    let loaded = match recipe.read() {
+    let read = match name {
+        "serve" => startup::recipe(recipe),
+        _ => Ok((recipe, Vec::new())),
+    };
+    let (recipe, sockets) = match read {
+        Ok(read) => read,
+        Err(message) => return status(Err(message)),
+    };
+    let checked = match name {
+        "serve" | "check" => checks::read(&recipe),
+        _ => recipe.read(),
+    };
+    let loaded = match checked {
         Ok(loaded) => loaded,
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("forebay: {problem}"));
@@ -41,21 +54,25 @@ fn with_settings(name: &str, matches: &ArgMatches) -> ExitCode {
         }
     };
     if name == "config" {
+        loaded.warnings.iter().for_each(|warning| eprintln!("forebay: {warning}"));
         return status(settings::run(&arguments(matches), &loaded));
     }
-    let config = loaded.config;
+    let config = &loaded.config;
     // A command that prints its results for people keeps the log for what goes wrong.
     let level = if name == "serve" { config.log_level.clone() } else { "warn".to_owned() };
     let rust_log = std::env::var("RUST_LOG").ok();
     if let Err(error) = logging::init(config.log_format, &level, rust_log.as_deref()) {
         return status(Err(error.to_string()));
     }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     status(match name {
-        "serve" => run::serve(config, recipe),
-        "check" => run::check(&config),
-        "crawl" => crawl::run(arguments(matches), config),
-        "extract" => run::extract(&arguments(matches), &config),
-        _ => demo::run(&arguments(matches), config),
+        "serve" => run::serve(loaded, recipe, sockets),
+        "check" => run::check(&loaded),
+        "crawl" => crawl::run(arguments(matches), loaded.config),
+        "extract" => run::extract(&arguments(matches), &loaded.config),
+        _ => demo::run(&arguments(matches), loaded.config),
     })
 }
 

@@ -3,11 +3,13 @@
 //! All or nothing: the file, the keys and the certificate are read and checked before anything of
 //! them is in force. Streams and connections go on; what changes counts from the next one on.
 
+use crate::checks;
 use crate::config::reload::{Outcome, Recipe, Request};
+use crate::config::{Config, Problem};
 use crate::crawl::node::Shared;
 use crate::notify::Notifier;
 use crate::observe::logging;
-use crate::serve::access::Access;
+use crate::serve::access::{Access, ReadAgain};
 use crate::serve::pages::Site;
 use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
@@ -40,13 +42,14 @@ impl Reloader {
     }
 
     fn try_reload(&self) -> Result<Outcome, Vec<String>> {
-        let config = if self.recipe.fixed {
+        let (config, read) = if self.recipe.fixed {
             // A server that a command of ours has set up: its keys and certificate only.
-            crate::config::Config::clone(&self.shared.config)
+            let config = Config::clone(&self.shared.config);
+            let read = self.access.read_again(&config)?;
+            (config, read)
         } else {
-            self.recipe.read_config()?
+            self.read()?
         };
-        let read = self.access.read_again(&config)?;
         let (changed, restart) = self.shared.config.compare(&config);
         self.shared.config.replace(&config).map_err(|why| vec![why.to_owned()])?;
         let files = self.access.take_over(read);
@@ -61,6 +64,28 @@ impl Reloader {
             }
         }
         Ok(Outcome::Done { changed, restart, files })
+    }
+
+    /// Settings and files, or a sentence for each mistake in them: whatever would keep a server from
+    /// starting is one, in a setting that needs a restart as well.
+    fn read(&self) -> Result<(Config, ReadAgain), Vec<String>> {
+        let checked = checks::read(&self.recipe);
+        let config = match &checked {
+            Ok(loaded) => Config::clone(&loaded.config),
+            Err(_) => Config::clone(&self.shared.config),
+        };
+        match (checked, self.access.read_again(&config)) {
+            (Ok(_), Ok(read)) => Ok((config, read)),
+            (Ok(_), Err(files)) => Err(files),
+            (Err(problems), read) => {
+                // Files in force that are at fault have said so already.
+                let files = read.err().unwrap_or_default();
+                let told =
+                    |problem: &&Problem| files.iter().any(|file| file.ends_with(&problem.message));
+                let rest = problems.iter().filter(|problem| !told(problem));
+                Err(files.iter().cloned().chain(rest.map(ToString::to_string)).collect())
+            }
+        }
     }
 }
 

@@ -2,25 +2,23 @@
 
 use crate::cluster;
 use crate::config::reload::{RELOADS_WAITING_MAX, Recipe};
-use crate::config::{Config, Live, Names, Roots};
+use crate::config::{Config, Live};
 use crate::control::{self, Control};
 use crate::crawl::cached::Pages;
 use crate::crawl::lane;
 use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
 use crate::crawl::node::{Node, Shared};
 use crate::crawl::report;
-use crate::extract::{self, ExtractConfig, Extractor, LoadError, Ticker};
-use crate::fetch::pool::PoolLimits;
-use crate::fetch::proxy::ProxyDns;
+use crate::extract::{self, Extractor, LoadError, Ticker};
 use crate::fetch::resolve::Resolver;
-use crate::fetch::tls::TlsRoots;
-use crate::fetch::{FetchConfig, FetchConfigError, FetchShared, Fetcher};
+use crate::fetch::{FetchConfigError, FetchShared, Fetcher};
 use crate::jobs::Jobs;
 use crate::notify::Notifier;
 use crate::observe::hist::{Epoch, Scope};
 use crate::observe::process;
 use crate::observe::summary;
 use crate::otlp;
+use crate::parts::{extract_config, fetch_config};
 use crate::reload::Reloader;
 use crate::search::Search;
 use crate::serve;
@@ -92,6 +90,25 @@ pub enum StartError {
         /// How many can be used.
         cores: usize,
     },
+}
+
+impl StartError {
+    /// The setting that has to change, where it is one.
+    #[must_use]
+    pub const fn setting(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Runtime(_) => "server.runtime",
+            Self::Listen { .. } | Self::Access(AccessError::Open(_)) => "server.listen",
+            Self::Access(AccessError::Keys(_)) => "auth.keys_file",
+            Self::Access(AccessError::Setting { setting, .. }) => setting,
+            Self::Redis(_) => "redis.url",
+            Self::Otlp(_) => "otlp.endpoint",
+            Self::Search(_) => "search.index_dir",
+            Self::Extractor(_) => "extract.module",
+            Self::Sockets { .. } => "server.cores",
+            Self::Thread(_) | Self::Fetch(_) => return None,
+        })
+    }
 }
 
 /// What a server is started with beside its settings.
@@ -387,7 +404,10 @@ impl Server {
 
 /// Where the server will listen: on what was passed, else on what is set. Of several addresses it is
 /// the one that most people can reach.
-fn listening_address(
+///
+/// # Errors
+/// More sockets than cores to accept from them, or one that does not know its address.
+pub fn listening_address(
     set: SocketAddr,
     sockets: &[TcpListener],
     cores: usize,
@@ -451,56 +471,4 @@ fn warm_up(extractor: &Extractor) {
     {
         tracing::warn!("the extractor could not read its first page: {error}");
     }
-}
-
-/// The settings of extraction for so many lanes.
-#[must_use]
-pub fn extract_config(config: &Config, lanes: usize) -> ExtractConfig {
-    ExtractConfig {
-        module: config.extract_module.clone(),
-        cache_dir: extract::default_cache_dir(),
-        instances: u32::try_from(lanes).unwrap_or(u32::MAX),
-        html_bytes_max: config.html_bytes_max,
-        cpu_budget: Duration::from_millis(config.extract_cpu_ms),
-        ..ExtractConfig::default()
-    }
-}
-
-/// The settings of fetching, checked.
-///
-/// # Errors
-/// The first one that can't work.
-pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigError> {
-    let millis = Duration::from_millis;
-    FetchShared::new(FetchConfig {
-        egress_allow: config.egress_allow.clone(),
-        egress_deny: config.egress_deny.clone(),
-        egress_ports: config.egress_ports.clone(),
-        tls_roots: match config.roots {
-            Roots::Webpki => TlsRoots::Webpki,
-            Roots::Platform => TlsRoots::Platform,
-        },
-        tls_ca_files: config.extra_ca.iter().cloned().collect(),
-        user_agent: config.user_agent.clone(),
-        dns_timeout: millis(config.dns_timeout_ms),
-        connect_timeout: millis(config.connect_timeout_ms),
-        tls_timeout: millis(config.tls_timeout_ms),
-        ttfb_timeout: millis(config.ttfb_timeout_ms),
-        body_idle_timeout: millis(config.body_idle_timeout_ms),
-        proxy: Some(config.egress_proxy.reveal().to_owned()),
-        proxy_dns: match config.egress_proxy_dns {
-            Names::Local => ProxyDns::Local,
-            Names::Remote => ProxyDns::Remote,
-        },
-        http2: config.http2,
-        host_concurrency: config.host_concurrency,
-        host_interval: millis(config.host_interval_ms),
-        service: Some(config.search_url.clone()),
-        pool: PoolLimits {
-            per_origin: config.pool_per_origin,
-            total: config.pool_max,
-            idle: millis(config.pool_idle_ms),
-        },
-        ..FetchConfig::default()
-    })
 }

@@ -4,6 +4,7 @@ passed=0
 failed=0
 skipped=0
 table=()
+began=$SECONDS
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
@@ -42,10 +43,12 @@ skip() {
   table+=("$(printf '%-18s skipped: %s' "$1" "$2")")
 }
 
-# totals PREFIX: the table of steps, then the closing line; fails if anything failed.
+# totals PREFIX: the table of steps with the time of all, then the closing line; fails if anything
+# failed.
 totals() {
   printf '\n'
   [ ${#table[@]} -eq 0 ] || printf '%s\n' "${table[@]}"
+  printf '%-18s %6d s\n' "all of it" $((SECONDS - began))
   local line="$passed passed, $failed failed"
   [ "$skipped" -eq 0 ] || line+=", $skipped skipped"
   [ -z "${1:-}" ] || printf '%s: %s\n' "$1" "$line"

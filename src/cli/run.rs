@@ -2,13 +2,14 @@
 
 use super::startup;
 use crate::config::reload::Recipe;
-use crate::config::{Config, SETTINGS};
+use crate::config::{Config, Loaded, SETTINGS, Wrong};
 use crate::extract::{Extractor, Input, Options, Ticker};
 use crate::notify::Notifier;
-use crate::serve::access::Access;
-use crate::server::{Server, Surroundings};
+use crate::parts::extract_config;
+use crate::server::{Server, StartError, Surroundings};
 use clap::Args;
 use std::io::{self, Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,11 +32,15 @@ pub struct ExtractArgs {
 ///
 /// # Errors
 /// Why it does not start.
-pub fn serve(config: Config, recipe: Recipe) -> Result<ExitCode, String> {
-    let sockets = startup::passed_sockets()?;
+pub fn serve(
+    loaded: Loaded,
+    recipe: Recipe,
+    sockets: Vec<TcpListener>,
+) -> Result<ExitCode, String> {
     let notifier = Notifier::from_env().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
     let around = Surroundings { recipe, sockets, notifier: notifier.clone() };
-    let server = Server::start_in(config, around).map_err(|error| error.to_string())?;
+    let server = Server::start_in(loaded.config.clone(), around);
+    let server = server.map_err(|error| placed(&loaded, &error))?;
     let scheme = if server.speaks_tls() { "https" } else { "http" };
     for warning in &server.warnings {
         tracing::warn!("{warning}");
@@ -50,7 +55,7 @@ pub fn serve(config: Config, recipe: Recipe) -> Result<ExitCode, String> {
     );
     if let Err(error) = server.wait_ready() {
         server.stop(Duration::ZERO);
-        return Err(error.to_string());
+        return Err(placed(&loaded, &error));
     }
     tracing::info!("ready: the extractor is loaded");
     notifier.ready();
@@ -65,11 +70,21 @@ pub fn serve(config: Config, recipe: Recipe) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what the configuration comes to and what the kernel allows.
+/// A failed start, with the place of the setting that it is about.
+fn placed(loaded: &Loaded, error: &StartError) -> String {
+    match error.setting() {
+        Some(setting) => loaded.problem(&Wrong::new(setting, error)).to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// Says what the configuration comes to and what the kernel allows. What a look at the settings can't
+/// show comes last: it compiles the extractor, whose code is then in the cache.
 ///
 /// # Errors
 /// What would keep the server from starting.
-pub fn check(config: &Config) -> Result<ExitCode, String> {
+pub fn check(loaded: &Loaded) -> Result<ExitCode, String> {
+    let config = &loaded.config;
     for setting in SETTINGS {
         println!("{} = {}", setting.name, config.shown(setting));
     }
@@ -86,9 +101,8 @@ pub fn check(config: &Config) -> Result<ExitCode, String> {
         let cpu = plan.cpu.map_or("no CPU of its own".to_owned(), |cpu| format!("CPU {cpu}"));
         println!("core {}: {cpu}{}", plan.index, if plan.shared { ", shared" } else { "" });
     }
-    crate::server::fetch_config(config).map_err(|error| error.to_string())?;
-    crate::cluster::open(config)?;
-    Access::start(config).map_err(|error| error.to_string())?;
+    let extractor = Extractor::load(&extract_config(config, 1));
+    extractor.map_err(|error| placed(loaded, &error.into()))?;
     println!("the configuration is good");
     Ok(ExitCode::SUCCESS)
 }
@@ -105,7 +119,7 @@ pub fn extract(args: &ExtractArgs, config: &Config) -> Result<ExitCode, String> 
         std::fs::File::open(&args.file).and_then(|mut file| file.read_to_end(&mut body))
     };
     read.map_err(|error| format!("{}: {error}", args.file.display()))?;
-    let settings = crate::server::extract_config(config, 1);
+    let settings = extract_config(config, 1);
     let extractor = Extractor::load(&settings).map_err(|error| error.to_string())?;
     let _ticking = Ticker::start(&extractor, Duration::from_millis(5));
     let options = Options::default();

@@ -19,9 +19,10 @@ pub use gauges::{Gauges, Health};
 pub use link::{Does, Link, Trouble};
 pub use target::Target;
 
-use crate::config::Config;
+use crate::config::{Config, Wrong};
 use crate::limits::{REDIS_FLIGHTS_MAX, REDIS_LETTERS_MAX};
 use dial::Dialer;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,16 +70,10 @@ pub fn open(config: &Config) -> Result<(Cluster, Option<Keeper>), String> {
     }
     let target = Target::parse(url)?;
     let prefix = config.redis_prefix.clone();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(plain) {
-        return Err("redis.prefix is 1 to 64 letters, digits, '-', '_', '.' or ':'".to_owned());
-    }
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|error| format!("redis.ca {}: {error}", path.display()))
-    };
+    check_prefix(&prefix)?;
     let dialer = Dialer {
         target: target.clone(),
-        ca: config.redis_ca.as_ref().map(read).transpose()?,
+        ca: config.redis_ca.as_deref().map(read_ca).transpose()?,
         connect_timeout: Duration::from_millis(config.redis_connect_timeout_ms),
         timeout: Duration::from_millis(config.redis_timeout_ms),
     };
@@ -90,6 +85,39 @@ pub fn open(config: &Config) -> Result<(Cluster, Option<Keeper>), String> {
     let node = Ulid::generate();
     let inner = Inner { letters: to, gauges, prefix, target, patience, node };
     Ok((Cluster(Some(Arc::new(inner))), Some(Keeper { letters: from, link, node })))
+}
+
+/// All that would keep [`open`] from working.
+#[must_use]
+pub fn check(config: &Config) -> Vec<Wrong> {
+    let url = config.redis_url.reveal();
+    if url.is_empty() {
+        return Vec::new();
+    }
+    let wrong = |setting, outcome: Result<(), String>| {
+        outcome.err().map(|message| Wrong::new(setting, message))
+    };
+    let ca = config.redis_ca.as_deref().map_or(Ok(()), |path| read_ca(path).map(drop));
+    [
+        wrong("redis.url", Target::parse(url).map(drop)),
+        wrong("redis.prefix", check_prefix(&config.redis_prefix)),
+        wrong("redis.ca", ca),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn check_prefix(prefix: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(plain) {
+        return Err("redis.prefix is 1 to 64 letters, digits, '-', '_', '.' or ':'".to_owned());
+    }
+    Ok(())
+}
+
+fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("redis.ca {}: {error}", path.display()))
 }
 
 impl Cluster {

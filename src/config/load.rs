@@ -1,8 +1,9 @@
 //! From flags, variables and a TOML file to one validated [`Config`], with every mistake at once.
 
-use super::{Config, SETTINGS, Setting};
+use super::{Config, SETTINGS, Setting, Wrong};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
@@ -15,8 +16,8 @@ pub enum Source {
     Variable(String),
     /// A flag of the command line.
     Flag(String),
-    /// The relations between several settings.
-    Relation,
+    /// Nowhere: it is the setting's default.
+    Default,
 }
 
 impl fmt::Display for Source {
@@ -25,7 +26,7 @@ impl fmt::Display for Source {
             Self::File(path, line) => write!(out, "{}:{line}", path.display()),
             Self::Variable(name) => out.write_str(name),
             Self::Flag(name) => write!(out, "--{name}"),
-            Self::Relation => out.write_str("settings together"),
+            Self::Default => out.write_str("default"),
         }
     }
 }
@@ -59,6 +60,8 @@ pub struct Sources {
     pub file: Option<(PathBuf, String)>,
     /// `FOREBAY_*` variables.
     pub variables: Vec<(String, String)>,
+    /// `FOREBAY_*` variables whose value is no UTF-8.
+    pub unreadable: Vec<String>,
     /// Settings given as flags, by dotted name.
     pub flags: Vec<(String, String)>,
 }
@@ -70,6 +73,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where those came from that are not their defaults.
     pub(super) origins: BTreeMap<&'static str, Source>,
+    /// What was passed over, and why.
+    pub warnings: Vec<String>,
 }
 
 /// A setting's name elsewhere: in the file, or after `FOREBAY_`. Read as ours.
@@ -126,47 +131,48 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Problem>> {
 /// # Errors
 /// As [`load`].
 pub fn load_traced(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
+    let (loaded, problems) = load_partly(sources);
+    if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+}
+
+/// Everything that can be read, and every mistake found: a setting with a mistake is at its default.
+#[must_use]
+pub fn load_partly(sources: &Sources) -> (Loaded, Vec<Problem>) {
     let mut reading = Reading::default();
     if let Some((path, text)) = &sources.file {
-        match DeTable::parse(text) {
-            Ok(table) => {
-                let at = |offset: usize| Source::File(path.clone(), line_of(text, offset));
-                reading.read_table("", table.get_ref(), &at);
-            }
-            Err(error) => reading.problems.push(Problem {
-                source: Source::File(
-                    path.clone(),
-                    line_of(text, error.span().map_or(0, |s| s.start)),
-                ),
-                setting: "TOML".to_owned(),
-                message: error.message().to_owned(),
-            }),
-        }
+        reading.read_file(path, text);
     }
     for (variable, text) in &sources.variables {
-        let source = Source::Variable(variable.clone());
-        let ours = SETTINGS.iter().find(|setting| setting.variable() == *variable);
-        let seed = SEEDS.iter().find(|seed| spelled_as_variable(seed.name) == *variable);
-        match (ours, seed) {
-            (Some(setting), _) => reading.apply(setting.name, text, source),
-            (None, Some(seed)) => reading.apply_seed(seed, text, source),
-            (None, None) => reading.problems.push(unknown(variable, source, |s| s.variable())),
-        }
+        reading.read_variable(variable, text);
+    }
+    for variable in &sources.unreadable {
+        reading.problems.push(Problem {
+            source: Source::Variable(variable.clone()),
+            setting: variable.clone(),
+            message: "expected text in UTF-8".to_owned(),
+        });
     }
     for (name, text) in &sources.flags {
         let setting = SETTINGS.iter().find(|setting| setting.name == *name);
         let source = Source::Flag(setting.map_or_else(|| name.clone(), Setting::flag));
         reading.apply(name, text, source);
     }
-    let Reading { config, origins, mut problems } = reading;
-    if let Err(relations) = config.validate() {
-        problems.extend(relations.into_iter().map(|message| Problem {
-            source: Source::Relation,
-            setting: "expected".to_owned(),
-            message,
-        }));
+    let Reading { config, origins, mut problems, warnings } = reading;
+    let loaded = Loaded { config, origins, warnings };
+    loaded.add(loaded.config.validate(), &mut problems);
+    (loaded, problems)
+}
+
+impl Loaded {
+    /// Adds mistakes with their places. What is about a setting that could not be read is left out: it
+    /// would speak of the default.
+    pub fn add(&self, wrongs: Vec<Wrong>, problems: &mut Vec<Problem>) {
+        let known: Vec<String> = problems.iter().map(|problem| problem.setting.clone()).collect();
+        let about =
+            |wrong: &Wrong| wrong.settings.iter().any(|name| known.iter().any(|k| k == name));
+        let new = wrongs.iter().filter(|wrong| !about(wrong));
+        problems.extend(new.map(|wrong| self.problem(wrong)));
     }
-    if problems.is_empty() { Ok(Loaded { config, origins }) } else { Err(problems) }
 }
 
 fn spelled_as_variable(name: &str) -> String {
@@ -178,11 +184,18 @@ fn spelled_as_variable(name: &str) -> String {
 pub fn table_markdown() -> String {
     use fmt::Write as _;
     let defaults = Config::default();
-    let mut out = String::from("| setting | default | what it does |\n| --- | --- | --- |\n");
+    let mut out = String::from(
+        "| setting | default | bounds | reload | what it does |\n| --- | --- | --- | --- | --- |\n",
+    );
     for setting in SETTINGS {
         let default = defaults.show(setting.name).unwrap_or_default();
         let default = if default.is_empty() { "none".to_owned() } else { format!("`{default}`") };
-        writeln!(out, "| `{}` | {default} | {} |", setting.name, setting.doc.trim())
+        let unit = setting.unit().map(|unit| format!(" {unit}")).unwrap_or_default();
+        let bounds = setting.bounds.map(|(min, max)| format!("{min} to {max}{unit}"));
+        let bounds = bounds.unwrap_or_default();
+        let reload = if setting.reloadable() { "yes" } else { "" };
+        let (name, doc) = (setting.name, setting.doc.trim());
+        writeln!(out, "| `{name}` | {default} | {bounds} | {reload} | {doc} |")
             .expect("writing to a String can't fail");
     }
     out
@@ -194,9 +207,36 @@ struct Reading {
     config: Config,
     origins: BTreeMap<&'static str, Source>,
     problems: Vec<Problem>,
+    warnings: Vec<String>,
 }
 
 impl Reading {
+    fn read_file(&mut self, path: &PathBuf, text: &str) {
+        let at = |offset: usize| Source::File(path.clone(), line_of(text, offset));
+        match DeTable::parse(text) {
+            Ok(table) => self.read_table("", table.get_ref(), &at),
+            Err(error) => self.problems.push(Problem {
+                source: at(error.span().map_or(0, |span| span.start)),
+                setting: "TOML".to_owned(),
+                message: error.message().to_owned(),
+            }),
+        }
+    }
+
+    fn read_variable(&mut self, variable: &str, text: &str) {
+        let source = Source::Variable(variable.to_owned());
+        let ours = SETTINGS.iter().find(|setting| setting.variable() == variable);
+        let seed = SEEDS.iter().find(|seed| spelled_as_variable(seed.name) == variable);
+        match (ours, seed) {
+            (Some(setting), _) => self.apply(setting.name, text, source),
+            (None, Some(seed)) => self.apply_seed(seed, text, source),
+            (None, None) if is_service_link(variable, text) => self.warnings.push(format!(
+                "{variable} looks like what Kubernetes says of a Service: it is no setting and passed over"
+            )),
+            (None, None) => self.problems.push(unknown(variable, source, |s| s.variable())),
+        }
+    }
+
     fn read_table(&mut self, prefix: &str, table: &DeTable<'_>, at: &dyn Fn(usize) -> Source) {
         for (key, value) in table {
             let name = if prefix.is_empty() {
@@ -277,6 +317,44 @@ fn unknown(name: &str, source: Source, spelled: impl Fn(&Setting) -> String) -> 
     Problem { source, setting: name.to_owned(), message }
 }
 
+/// Whether a variable is one of those that Kubernetes gives every container of a namespace that has a
+/// Service of the name `forebay`, or of one that begins so (Kubernetes, "Service": environment
+/// variables): by its name and by its value, so that a setting that is meant is still asked about.
+fn is_service_link(variable: &str, text: &str) -> bool {
+    let Some(name) = variable.strip_prefix("FOREBAY_") else { return false };
+    let number = |text: &str| text.parse::<u16>().is_ok();
+    let protocol = |text: &str| matches!(text, "tcp" | "udp" | "sctp");
+    let link = |text: &str| {
+        text.split_once("://").is_some_and(|(scheme, rest)| {
+            protocol(scheme) && rest.rsplit_once(':').is_some_and(|(_, port)| number(port))
+        })
+    };
+    // Behind the name of a Service that begins with ours.
+    let starts = name.match_indices('_').map(|(at, _)| &name[at + 1..]);
+    std::iter::once(name).chain(starts).any(|rest| {
+        if rest == "SERVICE_HOST" {
+            return text.parse::<IpAddr>().is_ok();
+        }
+        if rest == "SERVICE_PORT" || rest.starts_with("SERVICE_PORT_") {
+            return number(text);
+        }
+        if rest == "PORT" {
+            return link(text);
+        }
+        let parts: Vec<&str> = rest.split('_').collect();
+        let ["PORT", port, kind, last @ ..] = &*parts else { return false };
+        number(port)
+            && protocol(&kind.to_lowercase())
+            && match last {
+                [] => link(text),
+                ["PROTO"] => protocol(text),
+                ["PORT"] => number(text),
+                ["ADDR"] => text.parse::<IpAddr>().is_ok(),
+                _ => false,
+            }
+    })
+}
+
 /// Levenshtein distance, in one row.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
@@ -335,6 +413,69 @@ mod tests {
     }
 
     #[test]
+    fn what_clashes_is_told_where_it_stands_beside_what_cannot_be_read() {
+        let mut sources = file(
+            "[buffer]\nframes_min = 300\n[stream]\nbytes_max = 1_048_576\nheartbeat_ms = 1\n[log]\nlevel = \"[\"\n[search]\nprovider = \"brave\"",
+        );
+        sources.flags.push(("buffer.slow_sends_max".into(), "60".into()));
+        let (loaded, problems) = load_partly(&sources);
+        assert_eq!(loaded.config.stream_bytes_max, 1_048_576);
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        for start in [
+            "f.toml:5: stream.heartbeat_ms: expected 10 to 300000",
+            "f.toml:2: buffer.frames_min: expected 0 < frames_min",
+            "--buffer-slow-sends-max: buffer.slow_sends_max: expected slow_sends_max below",
+            "f.toml:4: stream.bytes_max: ",
+            "f.toml:7: log.level: ",
+            "f.toml:9: search.provider: ",
+        ] {
+            assert!(told.iter().any(|told| told.starts_with(start)), "{start} in {told:#?}");
+        }
+        assert_eq!(told.len(), 6, "{told:#?}");
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_a_service_is_passed_over() {
+        let with = |name: &str, value: &str| {
+            let variables = vec![(name.to_owned(), value.to_owned())];
+            load_traced(&Sources { variables, ..Sources::default() })
+        };
+        for (name, value) in [
+            ("FOREBAY_SERVICE_HOST", "10.0.171.239"),
+            ("FOREBAY_SERVICE_PORT", "8080"),
+            ("FOREBAY_SERVICE_PORT_HTTP", "8080"),
+            ("FOREBAY_PORT", "tcp://10.0.171.239:8080"),
+            ("FOREBAY_PORT_8080_TCP", "tcp://10.0.171.239:8080"),
+            ("FOREBAY_PORT_8080_TCP_PROTO", "tcp"),
+            ("FOREBAY_PORT_8080_TCP_PORT", "8080"),
+            ("FOREBAY_PORT_8080_TCP_ADDR", "fd00::1"),
+            ("FOREBAY_PORT_53_UDP", "udp://[fd00::1]:53"),
+            ("FOREBAY_METRICS_SERVICE_HOST", "10.0.171.240"),
+            ("FOREBAY_METRICS_PORT_9100_TCP_ADDR", "10.0.171.240"),
+        ] {
+            let loaded = with(name, value).unwrap();
+            assert_eq!(loaded.config, Config::default());
+            assert!(loaded.warnings[0].starts_with(name), "{:?}", loaded.warnings);
+        }
+        for (name, value) in [
+            ("FOREBAY_PORT", "8080"),
+            ("FOREBAY_PORT_8080", "tcp://10.0.171.239:8080"),
+            ("FOREBAY_SERVICE_HOST", "example.com"),
+            ("FOREBAY_PORT_8080_TCP_NAME", "tcp"),
+            ("FOREBAY_URLS_MAX", "7"),
+        ] {
+            assert!(with(name, value).is_err(), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_a_mistake() {
+        let unreadable = vec!["FOREBAY_TLS_CERT".to_owned()];
+        let told = load(&Sources { unreadable, ..Sources::default() }).unwrap_err();
+        assert_eq!(told[0].to_string(), "FOREBAY_TLS_CERT: expected text in UTF-8");
+    }
+
+    #[test]
     fn seed_names_are_ours() {
         let mut sources = file(
             "[buffer]\ninitial_size = 128\ngrowth_factor = 1.5\nshrink_factor = 0.8\nbackpressure_window = 40",
@@ -369,6 +510,6 @@ mod tests {
             config.set(setting.name, &defaults.show(setting.name).unwrap()).unwrap();
         }
         assert_eq!(config, defaults);
-        defaults.validate().unwrap();
+        assert_eq!(defaults.validate(), []);
     }
 }

@@ -1,11 +1,14 @@
 //! Asking for the settings to be read again: from a core to the control thread, and back.
 
 use super::live::Change;
-use super::{Config, Loaded, Problem, Source, Sources, load_traced};
+use super::{Loaded, Problem, Source, Sources, load_partly};
 use crate::proto::json;
 use bytes::{BufMut, BytesMut};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// The variable that names the TOML file where no flag does.
+pub const FILE_VARIABLE: &str = "FOREBAY_CONFIG";
 /// Requests for a reload that may wait.
 pub const RELOADS_WAITING_MAX: usize = 16;
 
@@ -85,12 +88,18 @@ fn put_texts(out: &mut BytesMut, texts: &[impl AsRef<str>]) {
 pub struct Recipe {
     /// The TOML file.
     pub file: Option<PathBuf>,
+    /// Whether `FOREBAY_CONFIG` names it, and no flag.
+    pub file_by_variable: bool,
     /// `FOREBAY_*` variables of the start; a process can't be given others.
     pub variables: Vec<(String, String)>,
+    /// Those of them whose value is no UTF-8.
+    pub unreadable: Vec<String>,
     /// The command line's settings.
     pub flags: Vec<(String, String)>,
     /// Settings that the program itself has set, as `forebay crawl` does: such a server has no reload.
     pub fixed: bool,
+    /// Where the sockets listen that the service manager passed; it takes the place of `server.listen`.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Recipe {
@@ -99,31 +108,39 @@ impl Recipe {
     /// # Errors
     /// Every mistake found.
     pub fn read(&self) -> Result<Loaded, Vec<Problem>> {
-        let mut sources =
-            Sources { file: None, variables: self.variables.clone(), flags: self.flags.clone() };
-        if let Some(path) = &self.file {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                vec![Problem {
-                    source: Source::Flag("config".to_owned()),
-                    setting: path.display().to_string(),
-                    message: error.to_string(),
-                }]
-            })?;
-            sources.file = Some((path.clone(), text));
-        }
-        load_traced(&sources)
+        let (loaded, problems) = self.read_partly();
+        if problems.is_empty() { Ok(loaded) } else { Err(problems) }
     }
 
-    /// As [`Recipe::read`], for somebody who wants sentences.
-    ///
-    /// # Errors
-    /// A sentence for each mistake.
-    pub fn read_config(&self) -> Result<Config, Vec<String>> {
-        if self.fixed {
-            return Err(vec!["the settings of this command can't be read again".to_owned()]);
+    /// As [`Recipe::read`], with whatever can be read beside every mistake.
+    #[must_use]
+    pub fn read_partly(&self) -> (Loaded, Vec<Problem>) {
+        let mut sources = Sources {
+            file: None,
+            variables: self.variables.clone(),
+            unreadable: self.unreadable.clone(),
+            flags: self.flags.clone(),
+        };
+        let mut unread = None;
+        if let Some(path) = &self.file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => sources.file = Some((path.clone(), text)),
+                Err(error) => {
+                    let source = match self.file_by_variable {
+                        true => Source::Variable(FILE_VARIABLE.to_owned()),
+                        false => Source::Flag("config".to_owned()),
+                    };
+                    let (setting, message) = (path.display().to_string(), error.to_string());
+                    unread = Some(Problem { source, setting, message });
+                }
+            }
         }
-        let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
-        self.read().map(|loaded| loaded.config).map_err(told)
+        let (mut loaded, mut problems) = load_partly(&sources);
+        problems.splice(..0, unread);
+        if let Some(listen) = self.listen {
+            loaded.config.listen = listen;
+        }
+        (loaded, problems)
     }
 }
 
@@ -157,7 +174,9 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_a_problem_with_its_name() {
         let recipe = Recipe { file: Some(PathBuf::from("/none/f.toml")), ..Recipe::default() };
-        let told = recipe.read_config().unwrap_err();
-        assert!(told[0].contains("--config: /none/f.toml"), "{told:?}");
+        let told = recipe.read().unwrap_err()[0].to_string();
+        assert!(told.starts_with("--config: /none/f.toml"), "{told}");
+        let told = Recipe { file_by_variable: true, ..recipe }.read().unwrap_err()[0].to_string();
+        assert!(told.starts_with("FOREBAY_CONFIG: /none/f.toml"), "{told}");
     }
 }

@@ -8,6 +8,7 @@ use crate::observe::hist::Scope;
 use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, LoopStats, Mailbox};
 use crate::observe::process::{Process, ring_counts};
 use crate::observe::snapshot::Snapshot;
+use crate::observe::span::Signal;
 use crate::proto::json;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::rc::Rc;
@@ -187,7 +188,14 @@ fn exported(shared: &Shared) -> Option<Exported> {
             ("dropped", read(&gauges.dropped)),
             ("refused", read(&gauges.refused)),
         ],
-        messages: vec![("taken", read(&gauges.exports)), ("failed", read(&gauges.failures))],
+        messages: Signal::ALL
+            .iter()
+            .flat_map(|signal| {
+                let way = gauges.way(*signal);
+                [("taken", &way.taken), ("failed", &way.failed)]
+                    .map(|(outcome, count)| (signal.as_str(), outcome, read(count)))
+            })
+            .collect(),
     })
 }
 
@@ -195,8 +203,18 @@ fn otlp_json(out: &mut BytesMut, shared: &Shared) {
     out.put_slice(b",\"otlp\":{\"state\":");
     json::string(out, shared.spans.health().as_str());
     if let Some(exported) = exported(shared) {
+        for signal in Signal::ALL {
+            out.put_slice(b",\"");
+            out.put_slice(signal.as_str().as_bytes());
+            out.put_slice(b"\":");
+            json::string(out, shared.spans.health_of(signal).as_str());
+        }
         json::integers(out, &exported.spans);
-        json::integers(out, &exported.messages);
+        let both = |wanted| {
+            let of = exported.messages.iter().filter(|(_, outcome, _)| *outcome == wanted);
+            (wanted, of.map(|(_, _, count)| count).sum())
+        };
+        json::integers(out, &[both("taken"), both("failed")]);
     }
     out.put_u8(b'}');
 }

@@ -60,6 +60,17 @@ pub(super) fn load(config: &ExtractConfig) -> Result<Loaded, LoadError> {
     Ok(Loaded { engine, pre, report })
 }
 
+/// Whether the file is there and begins as a module does; the rest shows when it is compiled.
+pub(super) fn look(path: &Path) -> Result<(), LoadError> {
+    const MAGIC: &[u8] = b"\0asm\x01\0\0\0"; // WebAssembly Core Specification, "Modules" of the binary format
+    if read_module(path)?.starts_with(MAGIC) {
+        Ok(())
+    } else {
+        let what = format!("{} does not begin as one does", path.display());
+        Err(LoadError::Invalid(what))
+    }
+}
+
 fn read_module(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Read { path: path.to_owned(), source };
     let size = fs::metadata(path).map_err(unreadable)?.len();

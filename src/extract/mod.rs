@@ -13,7 +13,7 @@ mod page;
 mod ticker;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +118,15 @@ impl Extractor {
         let engine::Loaded { engine, pre, report } = engine::load(config)?;
         let config = config.clone();
         Ok(Self { inner: Arc::new(Inner { engine, pre, config, report }) })
+    }
+
+    /// A look at a module's file, in milliseconds; [`Extractor::load`] sees the rest of what may be
+    /// wrong with it.
+    ///
+    /// # Errors
+    /// It can't be read, or is something else.
+    pub fn look(path: &Path) -> Result<(), LoadError> {
+        engine::look(path)
     }
 
     /// A worker for the lane that calls this. `cpu_clock` reads the CPU time that the calling

@@ -91,8 +91,8 @@ pub struct Redis {
 pub struct Exported {
     /// What became of spans: outcome and number.
     pub spans: Vec<(&'static str, u64)>,
-    /// What became of messages: outcome and number.
-    pub messages: Vec<(&'static str, u64)>,
+    /// What became of messages: signal, outcome and number.
+    pub messages: Vec<(&'static str, &'static str, u64)>,
 }
 
 /// The local search index as all cores share it.

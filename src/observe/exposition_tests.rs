@@ -45,7 +45,10 @@ fn scrape() -> Scrape {
             events: vec![("answer", 5)],
             pages: vec![("hit", 2)],
         }),
-        exported: Some(Exported { spans: vec![("sent", 9)], messages: vec![("failed", 4)] }),
+        exported: Some(Exported {
+            spans: vec![("sent", 9)],
+            messages: vec![("traces", "failed", 4)],
+        }),
         index: Some(Indexed { pages: 5, bytes: 8192, dropped: 1, evicted: 2 }),
         streams_bytes: 77,
         flights: 1,

@@ -159,27 +159,63 @@ impl Health {
     }
 }
 
+/// What is exported, each by itself: a collector may take one and not the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Metrics.
+    Metrics,
+}
+
+impl Signal {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Traces, Self::Metrics];
+
+    /// In a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// How the messages of one signal go.
+#[derive(Debug, Default)]
+pub struct Way {
+    health: AtomicU8,
+    /// Messages that the collector took.
+    pub taken: AtomicU64,
+    /// Messages that it did not take.
+    pub failed: AtomicU64,
+}
+
 /// What has been counted of exporting; read by anybody.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    health: AtomicU8,
+    ways: [Way; 2],
     /// Spans that the collector took.
     pub sent: AtomicU64,
     /// Spans for which there was no room.
     pub dropped: AtomicU64,
     /// Spans that the collector refused for good.
     pub refused: AtomicU64,
-    /// Messages that it took, of spans and of metrics.
-    pub exports: AtomicU64,
-    /// Messages that it did not take.
-    pub failures: AtomicU64,
 }
 
 impl Gauges {
+    /// What is counted of one signal's messages.
+    #[must_use]
+    pub const fn way(&self, signal: Signal) -> &Way {
+        &self.ways[signal as usize]
+    }
+
     /// What came of a message.
-    pub fn note(&self, taken: bool) {
-        let (health, count) = if taken { (1, &self.exports) } else { (2, &self.failures) };
-        self.health.store(health, Ordering::Relaxed);
+    pub fn note(&self, signal: Signal, taken: bool) {
+        let way = self.way(signal);
+        let (health, count) = if taken { (1, &way.taken) } else { (2, &way.failed) };
+        way.health.store(health, Ordering::Relaxed);
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -206,10 +242,18 @@ impl Spans {
         self.to.is_some()
     }
 
-    /// How exporting goes.
+    /// How exporting goes: down where one signal is.
     #[must_use]
     pub fn health(&self) -> Health {
-        match (&self.to, self.gauges.health.load(Ordering::Relaxed)) {
+        let all = Signal::ALL.map(|signal| self.health_of(signal));
+        let worst = [Health::Off, Health::Down, Health::Up];
+        worst.into_iter().find(|health| all.contains(health)).unwrap_or(Health::Waiting)
+    }
+
+    /// How the export of one signal goes.
+    #[must_use]
+    pub fn health_of(&self, signal: Signal) -> Health {
+        match (&self.to, self.gauges.way(signal).health.load(Ordering::Relaxed)) {
             (None, _) => Health::Off,
             (_, 0) => Health::Waiting,
             (_, 1) => Health::Up,
@@ -293,8 +337,11 @@ mod tests {
         assert_eq!(spans.gauges.dropped.load(Ordering::Relaxed), 3);
         assert_eq!(from.try_recv().unwrap(), span);
         assert_eq!(spans.health(), Health::Waiting);
-        spans.gauges.note(false);
+        spans.gauges.note(Signal::Traces, true);
+        assert_eq!(spans.health(), Health::Up);
+        spans.gauges.note(Signal::Metrics, false);
         assert_eq!(spans.health(), Health::Down);
+        assert_eq!(spans.health_of(Signal::Traces), Health::Up, "one does not speak for the other");
         assert_eq!(Spans::default().health(), Health::Off);
     }
 

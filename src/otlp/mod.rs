@@ -2,20 +2,22 @@
 //!
 //! Runs on the control thread. The loops hand over the spans of what has ended through a bounded queue
 //! and never wait ([`crate::observe::span`]); metrics are asked of the cores as a scrape asks them. A
-//! collector that is away, slow or mad costs spans, which are counted, and nothing else.
+//! collector that is away, slow or mad costs spans, which are counted, and nothing else. One that takes
+//! traces and no metrics, or the other way round, loses nothing of what it takes.
 
 mod metrics;
 mod post;
 mod traces;
 mod wire;
 
-use crate::config::{Config, Roots};
+use crate::config::{Config, Wrong};
 use crate::crawl::node::Shared;
 use crate::crawl::report;
-use crate::fetch::tls::{TlsRoots, client_config};
+use crate::fetch::tls::client_config;
 use crate::limits::{SPANS_PENDING_MAX, SPANS_PER_MESSAGE_MAX, SPANS_QUEUED_MAX};
 use crate::observe::exposition::{self, Format};
-use crate::observe::span::{Span, Spans};
+use crate::observe::span::{Signal, Span, Spans};
+use crate::parts;
 use post::{Collector, PostError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,8 +72,17 @@ pub struct Exporter {
     metrics: bool,
     /// Spans that the collector has not taken yet, the oldest first.
     pending: Vec<Span>,
+    /// Of each [`Signal`].
+    ways: [Way; 2],
+}
+
+/// How it goes with one signal.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
     /// Whether the last message was not taken.
     failing: bool,
+    /// Until when the collector wants to be left alone.
+    until: Option<Instant>,
 }
 
 /// The queue of spans and who empties it; off without `otlp.endpoint`.
@@ -84,11 +95,7 @@ pub fn open(config: &Config) -> Result<(Spans, Option<Exporter>), String> {
     }
     let tls = || {
         let files: Vec<_> = config.extra_ca.iter().cloned().collect();
-        let roots = match config.roots {
-            Roots::Webpki => TlsRoots::Webpki,
-            Roots::Platform => TlsRoots::Platform,
-        };
-        client_config(roots, &files, false).map_err(|error| error.to_string())
+        client_config(parts::tls_roots(config), &files, false).map_err(|error| error.to_string())
     };
     let timeout = Duration::from_millis(config.otlp_timeout_ms);
     let headers = config.otlp_headers.reveal();
@@ -101,9 +108,24 @@ pub fn open(config: &Config) -> Result<(Spans, Option<Exporter>), String> {
         interval: Duration::from_millis(config.otlp_interval_ms),
         metrics: config.otlp_metrics,
         pending: Vec::new(),
-        failing: false,
+        ways: [Way::default(); 2],
     };
     Ok((spans, Some(exporter)))
+}
+
+/// All that would keep [`open`] from working, but the authorities that fetches trust as well.
+#[must_use]
+pub fn check(config: &Config) -> Vec<Wrong> {
+    let mut wrong = Vec::new();
+    if !config.otlp_endpoint.is_empty() {
+        if let Err(message) = post::check_endpoint(&config.otlp_endpoint) {
+            wrong.push(Wrong::new("otlp.endpoint", message));
+        }
+        if let Err(message) = post::fields(config.otlp_headers.reveal()) {
+            wrong.push(Wrong::new("otlp.headers", message));
+        }
+    }
+    wrong
 }
 
 impl Exporter {
@@ -119,7 +141,8 @@ impl Exporter {
                 // The queue's other end is in `shared`, so it never closes.
                 _ = self.spans.recv_many(&mut self.pending, room), if room > 0 => {
                     // While nothing is taken, the interval is the pause between two attempts.
-                    if self.pending.len() >= SPANS_PER_MESSAGE_MAX && !self.failing {
+                    let failing = self.ways[Signal::Traces as usize].failing;
+                    if self.pending.len() >= SPANS_PER_MESSAGE_MAX && !failing {
                         self.export_spans(&shared.spans).await;
                     }
                 }
@@ -134,17 +157,22 @@ impl Exporter {
 
     async fn export(&mut self, shared: &Arc<Shared>) {
         self.export_spans(&shared.spans).await;
-        if self.metrics {
+        if self.metrics && !self.rests(Signal::Metrics) {
             self.export_metrics(shared).await;
         }
     }
 
+    /// Whether the collector has asked for some time before the next message of a signal.
+    fn rests(&self, signal: Signal) -> bool {
+        self.ways[signal as usize].until.is_some_and(|until| Instant::now() < until)
+    }
+
     async fn export_spans(&mut self, spans: &Spans) {
-        while !self.pending.is_empty() {
+        while !self.pending.is_empty() && !self.rests(Signal::Traces) {
             let count = self.pending.len().min(SPANS_PER_MESSAGE_MAX);
             let message = traces::message(&self.resource, &self.pending[..count]);
             let posted = self.collector.post("/v1/traces", &message).await;
-            let counter = match self.note(spans, "spans", posted) {
+            let counter = match self.note(spans, Signal::Traces, posted) {
                 Outcome::Taken => &spans.gauges.sent,
                 Outcome::Refused => &spans.gauges.refused,
                 Outcome::Later => return,
@@ -166,21 +194,27 @@ impl Exporter {
         let now = SystemTime::now();
         let message = metrics::message(&self.resource, &text, shared.started, now);
         let posted = self.collector.post("/v1/metrics", &message).await;
-        self.note(&shared.spans, "metrics", posted);
+        self.note(&shared.spans, Signal::Metrics, posted);
     }
 
-    fn note(&mut self, spans: &Spans, what: &str, posted: Result<(), PostError>) -> Outcome {
-        spans.gauges.note(posted.is_ok());
-        let failed_before = std::mem::replace(&mut self.failing, posted.is_err());
+    fn note(&mut self, spans: &Spans, signal: Signal, posted: Result<(), PostError>) -> Outcome {
+        spans.gauges.note(signal, posted.is_ok());
+        let asked = posted.as_ref().err().and_then(PostError::retry_after);
+        let way = Way {
+            failing: posted.is_err(),
+            until: asked.and_then(|after| Instant::now().checked_add(after)),
+        };
+        let before = std::mem::replace(&mut self.ways[signal as usize], way);
+        let what = signal.as_str();
         match posted {
             Ok(()) => {
-                if failed_before {
+                if before.failing {
                     tracing::info!("the collector of otlp.endpoint takes {what} again");
                 }
                 Outcome::Taken
             }
             Err(error) => {
-                if !failed_before {
+                if !before.failing {
                     tracing::warn!("{what} were not exported to otlp.endpoint: {error}");
                 }
                 if error.retryable() { Outcome::Later } else { Outcome::Refused }

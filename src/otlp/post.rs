@@ -3,13 +3,14 @@
 //! A connection for each message, some seconds apart: nothing to keep, nothing that could have died
 //! meanwhile. The answer's head is read by the codec that reads every origin's.
 
-use crate::limits::RESPONSE_HEAD_BYTES_MAX;
+use crate::fetch::pacing;
+use crate::limits::{RESPONSE_HEAD_BYTES_MAX, RETRY_AFTER_MAX};
 use crate::proto::h1::{ResponseDecoder, ResponseError};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -42,9 +43,9 @@ pub(super) enum PostError {
     /// Something that is no HTTP.
     #[error("{0}")]
     Answer(#[from] ResponseError),
-    /// A status that is no success.
+    /// A status that is no success, and when to come back where the answer says it.
     #[error("status {0}")]
-    Status(u16),
+    Status(u16, Option<Duration>),
 }
 
 impl PostError {
@@ -56,23 +57,30 @@ impl PostError {
             self,
             Self::Late(_)
                 | Self::Io(_)
-                | Self::Status(429 | 502 | 503 | 504)
+                | Self::Status(429 | 502 | 503 | 504, _)
                 | Self::Answer(ClosedSilently | ClosedInHead)
         )
     }
+
+    /// How long the collector wants to be left alone (OTLP/HTTP, "OTLP/HTTP Throttling").
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status(429 | 503, after) => after.map(|after| after.min(RETRY_AFTER_MAX)),
+            _ => None,
+        }
+    }
 }
 
-impl Collector {
-    /// By `otlp.endpoint` and `otlp.headers`; `tls` is made where it is needed.
-    ///
-    /// # Errors
-    /// A sentence that names the setting; it shows none of the headers.
-    pub(super) fn new(
-        endpoint: &str,
-        headers: &str,
-        timeout: Duration,
-        tls: impl FnOnce() -> Result<Arc<ClientConfig>, String>,
-    ) -> Result<Self, String> {
+/// Where `otlp.endpoint` leads to.
+struct Endpoint {
+    url: Url,
+    host: String,
+    /// The name that the collector's certificate is for, where it speaks TLS.
+    name: Option<ServerName<'static>>,
+}
+
+impl Endpoint {
+    fn parse(endpoint: &str) -> Result<Self, String> {
         let expected = "expected http://host:port or https://host:port, with a path if need be";
         let wrong = |why: &str| format!("otlp.endpoint: {why}: {expected}");
         let url = Url::parse(endpoint).map_err(|error| wrong(&error.to_string()))?;
@@ -86,13 +94,40 @@ impl Collector {
             Some(Host::Ipv6(address)) => address.to_string(),
             None => return Err(wrong("it names no host")),
         };
-        let tls = match url.scheme() {
+        let name = match url.scheme() {
             "http" => None,
             "https" => {
-                let name = ServerName::try_from(host.clone());
-                Some((TlsConnector::from(tls()?), name.map_err(|_| wrong("no name for TLS"))?))
+                Some(ServerName::try_from(host.clone()).map_err(|_| wrong("no name for TLS"))?)
             }
             _ => return Err(wrong("it is neither http nor https")),
+        };
+        Ok(Self { url, host, name })
+    }
+}
+
+/// Whether `otlp.endpoint` leads anywhere.
+///
+/// # Errors
+/// A sentence that names the setting.
+pub(super) fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    Endpoint::parse(endpoint).map(drop)
+}
+
+impl Collector {
+    /// By `otlp.endpoint` and `otlp.headers`; `tls` is made where it is needed.
+    ///
+    /// # Errors
+    /// A sentence that names the setting; it shows none of the headers.
+    pub(super) fn new(
+        endpoint: &str,
+        headers: &str,
+        timeout: Duration,
+        tls: impl FnOnce() -> Result<Arc<ClientConfig>, String>,
+    ) -> Result<Self, String> {
+        let Endpoint { url, host, name } = Endpoint::parse(endpoint)?;
+        let tls = match name {
+            None => None,
+            Some(name) => Some((TlsConnector::from(tls()?), name)),
         };
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         let agent = concat!("Forebay/", env!("CARGO_PKG_VERSION"));
@@ -119,23 +154,23 @@ impl Collector {
     async fn exchange(&self, path: &str, message: &[u8]) -> Result<(), PostError> {
         let tcp = TcpStream::connect((&*self.host, self.port)).await?;
         tcp.set_nodelay(true)?;
-        let status = match &self.tls {
+        let (status, after) = match &self.tls {
             None => self.ask(tcp, path, message).await?,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), tcp).await?;
                 self.ask(stream, path, message).await?
             }
         };
-        if (200..300).contains(&status) { Ok(()) } else { Err(PostError::Status(status)) }
+        if (200..300).contains(&status) { Ok(()) } else { Err(PostError::Status(status, after)) }
     }
 
-    /// Writes the request and reads the status of its answer.
+    /// Writes the request and reads the status of its answer, and its `Retry-After`.
     async fn ask(
         &self,
         mut stream: impl AsyncRead + AsyncWrite + Unpin,
         path: &str,
         message: &[u8],
-    ) -> Result<u16, PostError> {
+    ) -> Result<(u16, Option<Duration>), PostError> {
         let (base, fields, length) = (&self.base, &self.fields, message.len());
         let head = format!(
             "POST {base}{path} HTTP/1.1\r\n{fields}Content-Type: application/x-protobuf\r\nContent-Length: {length}\r\n\r\n"
@@ -151,7 +186,11 @@ impl Collector {
             }
             if decoder.handle_bytes(&mut held)?.is_some() {
                 let response = decoder.response(&held).expect("the head is complete");
-                return Ok(response.status());
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let after = response.field("retry-after").and_then(|value| {
+                    pacing::retry_after(std::str::from_utf8(value).ok()?, now.as_secs())
+                });
+                return Ok((response.status(), after));
             }
         }
         Err(ResponseError::HeadTooLarge.into())
@@ -159,7 +198,7 @@ impl Collector {
 }
 
 /// `name=value` pairs, separated by commas, as the lines of a head.
-fn fields(headers: &str) -> Result<String, String> {
+pub(super) fn fields(headers: &str) -> Result<String, String> {
     let wrong = || "otlp.headers: expected name=value, separated by commas".to_owned();
     let mut lines = String::new();
     for pair in headers.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
@@ -222,11 +261,16 @@ mod tests {
         for (error, retryable) in [
             (PostError::Late(Duration::ZERO), true),
             (PostError::Io(io::ErrorKind::ConnectionRefused.into()), true),
-            (PostError::Status(503), true),
-            (PostError::Status(400), false),
+            (PostError::Status(503, None), true),
+            (PostError::Status(400, None), false),
             (PostError::Answer(ResponseError::NotHttp), false),
         ] {
             assert_eq!(error.retryable(), retryable, "{error}");
         }
+        let asked =
+            |status, s| PostError::Status(status, Some(Duration::from_secs(s))).retry_after();
+        assert_eq!(asked(429, 7), Some(Duration::from_secs(7)));
+        assert_eq!(asked(503, u64::MAX), Some(RETRY_AFTER_MAX));
+        assert_eq!(asked(502, 7), None, "only those two may ask for it");
     }
 }

@@ -13,7 +13,7 @@ pub mod answer;
 pub mod call;
 pub mod local;
 
-use crate::config::{Config, SearchProvider};
+use crate::config::{Config, SearchProvider, Wrong};
 use crate::error::{ApiCode, ApiError};
 use admission::Admission;
 use local::Local;
@@ -162,6 +162,20 @@ impl Search {
             by_owner: !config.search_shared
                 && (config.auth_keys_file.is_some() || config.search_index_dir.is_some()),
         })
+    }
+
+    /// All that would keep [`Search::start`] from working, as far as that shows without making the index
+    /// or taking it from a server that has it open.
+    #[must_use]
+    pub fn check(config: &Config) -> Vec<Wrong> {
+        let wants = config.search_provider == SearchProvider::Local;
+        let folder = config.search_index_dir.as_deref();
+        let folder = folder.filter(|_| wants && config.search_index_bytes_max > 0);
+        let wrong = folder.and_then(|folder| {
+            let error = local::check(folder).err()?;
+            Some(Wrong::new("search.index_dir", format!("{}: {error}", folder.display())))
+        });
+        wrong.into_iter().collect()
     }
 
     /// The name in the `search` event.

@@ -1,10 +1,12 @@
 """Runs the end-to-end tests: `python tests/e2e [NAME…]`, where a NAME is a part of a test's id.
 
-The whole suite runs on servers of one core and again on servers of two; the tests of the harness
-itself run once. Each file of tests is a process of its own with a server of its own, and TEST_JOBS
-of them run beside each other (3 unless told: most of their time is waiting); a file with
-`ALONE = True` loads the machine by itself and runs after the others. The last line is
-`N passed, N failed`.
+The whole suite runs on servers of one core and again on servers of two; a file or a class with
+`CORES = (2,)` asks nothing that the number of cores could change, and runs once. Each file of tests is
+a process of its own with a server of its own, and TEST_JOBS of them run beside each other, those of
+SLOW first (two for each CPU unless told: much of their time is waiting); a file with `ALONE = True`
+loads the machine by itself and runs after the others. TEST_FULL runs what is large at its full size,
+on two cores. Behind each test stands how long it took, and how much CPU time, its servers' too. The
+last line is `N passed, N failed`.
 """
 
 import concurrent.futures
@@ -21,22 +23,51 @@ sys.dont_write_bytecode = True
 
 import server  # noqa: E402
 
-JOBS = int(os.environ.get("TEST_JOBS", "3"))
-PART_S = 900  # a file of tests that takes longer hangs
+JOBS = int(os.environ.get("TEST_JOBS", "0")) or 2 * len(os.sched_getaffinity(0))
+PART_S = 1800  # a file of tests that takes longer hangs
 SLOWEST = 10
+# Files that take longest, so that none of them is the last one to start; the others follow by size.
+SLOW = ("test_ws", "test_jobs", "test_origins", "test_resume", "test_cache", "test_access")
+TICKS = os.sysconf("SC_CLK_TCK")
 TOTALS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
 
 
+def children(pid):
+    """What descends from a process and still runs."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as listed:
+            mine = listed.read().split()
+    except OSError:
+        return
+    for child in mine:
+        yield child
+        yield from children(child)
+
+
+def cpu_s():
+    """CPU time of this process, of what it has started, and of what that has started."""
+    spent = sum(os.times()[:4])
+    for pid in children(os.getpid()):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+                fields = stat.read().rsplit(") ", 1)[1].split()
+        except OSError:
+            continue
+        spent += sum(map(int, fields[11:15])) / TICKS  # utime, stime, and those of its children: proc(5)
+    return spent
+
+
 class Timed(unittest.TextTestResult):
-    """Says how long each test took."""
+    """Says how long each test took, and what it cost."""
 
     def startTest(self, test):
-        self.began = time.monotonic()
+        self.began, self.spent = time.monotonic(), cpu_s()
         super().startTest(test)
 
     def stopTest(self, test):
         super().stopTest(test)
-        self.stream.writeln(f"    {time.monotonic() - self.began:.1f} s {test.id()}")
+        took, spent = time.monotonic() - self.began, max(cpu_s() - self.spent, 0)
+        self.stream.writeln(f"    {took:.1f} s, {spent:.1f} s of CPU: {test.id()}")
 
 
 def each(suite):
@@ -45,6 +76,14 @@ def each(suite):
             yield from each(test)
         else:
             yield test
+
+
+def runs_on(test):
+    """The numbers of cores that a test's servers have, one after the other."""
+    if server.QUICK or server.FULL:
+        return (2,)
+    told = getattr(sys.modules.get(type(test).__module__), "CORES", (2, 1))
+    return getattr(test, "CORES", told)
 
 
 def chosen(names):
@@ -59,7 +98,7 @@ def chosen(names):
 def run(name, cores, names):
     """One file's tests in this process; prints its totals last."""
     server.Server.cores = cores
-    suite = unittest.TestSuite(chosen(names)[name])
+    suite = unittest.TestSuite(test for test in chosen(names)[name] if cores in runs_on(test))
     runner = unittest.TextTestRunner(
         verbosity=2, buffer=True, stream=sys.stdout, resultclass=Timed
     )
@@ -92,26 +131,35 @@ def part(name, cores, names):
     return lines[:-1], tuple(int(count) for count in totals.groups())
 
 
+def warm():
+    """Compiles the extractor once, into the cache of all servers, before several of them would at once."""
+    subprocess.run([server.FOREBAY, "extract", "-"], input=b"<p>a</p>", stdout=subprocess.DEVNULL, check=True, timeout=PART_S)
+
+
 def parts(names):
-    """File and cores of each part: those beside each other, the largest first, and those alone."""
+    """File and cores of each part: those beside each other, the slowest first, and those alone."""
     beside, alone = [], []
-    for name in sorted(chosen(names), key=lambda name: -os.path.getsize(f"{HERE}/{name}.py")):
-        for cores in (2,) if server.QUICK or name == "test_harness" else (2, 1):
-            mine = alone if getattr(sys.modules[name], "ALONE", False) else beside
-            mine.append((name, cores))
+    size = lambda name: os.path.getsize(f"{HERE}/{name}.py")
+    rank = lambda name: (SLOW.index(name) if name in SLOW else len(SLOW), -size(name))
+    files = chosen(names)
+    for name in sorted(files, key=rank):
+        mine = alone if getattr(sys.modules[name], "ALONE", False) else beside
+        on = {cores for test in files[name] for cores in runs_on(test)}
+        mine.extend((name, cores) for cores in sorted(on, reverse=True))
     return beside, alone
 
 
 def main(names):
-    totals, seconds = [], []
+    totals, seconds, began = [], [], time.monotonic()
 
     def tell(done):
         for (name, cores), (lines, counts) in done:
-            print(f"-- {name}, {cores} core{'s' * (cores > 1)}")
+            print(f"-- {name}, {cores} core{'s' * (cores > 1)}, {time.monotonic() - began:.0f} s after the start")
             print("\n".join(lines), flush=True)
             totals.append(counts)
-            seconds.extend(line.strip() for line in lines if re.match(r" +[\d.]+ s test_", line))
+            seconds.extend(line.strip() for line in lines if re.match(r" +[\d.]+ s, .* of CPU: ", line))
 
+    warm()
     beside, alone = parts(names)
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         running = {pool.submit(part, *which, names): which for which in beside}

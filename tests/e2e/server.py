@@ -16,12 +16,13 @@ import urllib.request
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOREBAY = os.environ.get("TEST_FOREBAY", os.path.join(ROOT, "target", "debug", "forebay"))
 LOADTEST = os.environ.get("TEST_LOADTEST", os.path.join(ROOT, "target", "debug", "loadtest"))
-QUICK = bool(os.environ.get("TEST_QUICK"))
+QUICK = bool(os.environ.get("TEST_QUICK"))  # the smallest sizes, on two cores only
+FULL = bool(os.environ.get("TEST_FULL"))  # what is large at its full size
 
 # What a binary prints when it is ready, on either output.
 LISTENING = re.compile(r"listening on (?:(https?)://)?(127\.0\.0\.1):(\d+)")
-START_S = 60  # a debug build may have to compile the extractor first
-STOP_S = 20
+START_S = 180  # a debug build may have to compile the extractor first
+STOP_S = 60
 
 # `forebay serve` on a free port, allowed to fetch from loopback.
 SERVE = ["serve", "--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8"]

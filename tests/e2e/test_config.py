@@ -30,6 +30,8 @@ class Folder(unittest.TestCase):
 
 
 class Printing(Folder):
+    CORES = (2,)  # a command
+
     def config(self, *arguments, **environment):
         done = subprocess.run([server.FOREBAY, "config", *arguments], capture_output=True, check=False, timeout=60,
                               env={**os.environ, **environment})
@@ -66,6 +68,8 @@ class Printing(Folder):
 
 
 class Mistakes(Folder):
+    CORES = (2,)  # nothing starts
+
     def test_all_are_told_at_once_with_their_places(self):
         file = self.path("f.toml", "[stream]\nurl_max = 7\nheartbeat_ms = 1\n\n[tls]\ncert = [1]\n[server]\nruntime = 'uring'\n")
         environment = {**os.environ, "FOREBAY_CORE": "2", "FOREBAY_BUFFER_BYTES_MAX": "many"}
@@ -79,6 +83,88 @@ class Mistakes(Folder):
                       ("FOREBAY_BUFFER_BYTES_MAX", "a whole number", '"many"'),
                       ("--ws-deflate", "off, message or takeover", '"maybe"')):
             self.assertTrue(any(all(sign in line for sign in signs) for line in lines), f"{signs} in {lines}")
+
+    # What only shows where a setting is used, a line each; with it the sign of its mistake.
+    IN_USE = (('egress.allow = ["10.0.0.0/8", "10.0.0.0/99"]', "10.0.0.0/99"), ('egress.proxy = "ftp://u:S3CRET@proxy"', "socks5://"),
+              ('server.trusted_proxies = ["proxy.example"]', "no network"), ('cors.origins = ["https://a.example", "b"]', '"b"'),
+              ('tls.cert = "/none/cert.pem"', "go together"), ('redis.url = "redis://u:S3CRET@a:x"', "host:port"),
+              ('otlp.endpoint = "collector:4318"', "http"), ('otlp.headers = "S3CRET"', "name=value"), ('search.url = "nowhere"', ""),
+              ('audit.file = "/none/audit.jsonl"', "/none/audit.jsonl"), ('fetch.user_agent = "a\\u0001b"', ""),
+              ('extract.module = "/none/module.wasm"', "/none/module.wasm"), ('stream.replay_bytes_max = 1_073_741_824', ""),
+              ('stream.bytes_max = 1_048_576', "1048576"), ('stream.heartbeat_ms = 1', "10 to 300000"))
+
+    def in_use(self):
+        lines = Mistakes.IN_USE
+        file = self.path("f.toml", "".join(line + "\n" for line, _ in lines))
+        names = [line.partition(" ")[0] for line, _ in lines]
+        # The fourteenth is told with the thirteenth, which it clashes with.
+        return file, [(f"{file}:{at + 1}: {name}: ", sign) for at, (name, (_, sign)) in enumerate(zip(names, lines)) if at != 13]
+
+    def holds(self, told, expected):
+        for start, sign in expected:
+            self.assertTrue(any(line.startswith(start) and sign in line for line in told), f"{start} … {sign} in {told}")
+        self.assertEqual(len(told), len(expected), told)
+        self.assertNotIn("S3CRET", str(told))
+
+    def test_what_shows_only_in_use_is_told_with_the_rest(self):
+        file, expected = self.in_use()
+        for command in ("serve", "check"):
+            done = forebay(command, "--config", file)
+            self.assertEqual(done.returncode, 2)
+            self.assertEqual(done.stdout, b"")
+            self.holds([line.removeprefix("forebay: ") for line in done.stderr.decode().splitlines()], expected)
+
+    def test_settings_are_checked_where_they_came_from(self):
+        file = self.path("f.toml", "[stream]\nbytes_max = 1_048_576\n")
+        environment = {**os.environ, "FOREBAY_EGRESS_DENY": "a b"}
+        done = subprocess.run([server.FOREBAY, "serve", "--config", file, "--tls-key", "/none/key", "--listen", "0.0.0.0:0"],
+                              env=environment, capture_output=True, check=False, timeout=60)
+        self.assertEqual(done.returncode, 2)
+        told = done.stderr.decode().splitlines()
+        for start in ("FOREBAY_EGRESS_DENY: egress.deny: ", "--tls-key: tls.key: ", "--listen: server.listen: 0.0.0.0:0 is not a loopback",
+                      f"{file}:2: stream.bytes_max: "):
+            self.assertTrue(any(line.startswith("forebay: " + start) for line in told), f"{start} in {told}")
+        self.assertEqual(len(told), 4, told)
+
+    def test_a_module_that_is_no_extractor_is_told_by_a_check_and_a_start(self):
+        module = self.path("m.wasm")
+        with open(module, "wb") as file:
+            file.write(b"\0asm\x01\0\0\0")  # a module, and an empty one
+        file = self.path("f.toml", f'[extract]\nmodule = "{module}"\n')
+        for command in (["check"], ["serve", "--listen", "127.0.0.1:0"]):
+            done = forebay(*command, "--config", file)
+            self.assertEqual(done.returncode, 2)
+            told = done.stderr.decode().splitlines()[-1]
+            self.assertTrue(told.startswith(f"forebay: {file}:2: extract.module: ") and "export" in told, told)
+
+    def test_a_check_makes_nothing(self):
+        audit, index = self.path("audit.jsonl"), self.path("index")
+        self.assertEqual(forebay("check", "--audit-file", audit, "--search-index-dir", index).returncode, 0)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_the_environment_of_a_container_is_no_mistake(self):
+        file = self.path("f.toml", "[stream]\nurls_max = 7\n")
+        kubernetes = {"FOREBAY_SERVICE_HOST": "10.0.171.239", "FOREBAY_SERVICE_PORT": "8080", "FOREBAY_PORT": "tcp://10.0.171.239:8080",
+                      "FOREBAY_PORT_8080_TCP": "tcp://10.0.171.239:8080", "FOREBAY_PORT_8080_TCP_ADDR": "10.0.171.239"}
+        plain = {os.fsencode(name): os.fsencode(value) for name, value in {**os.environ, **kubernetes}.items()}
+        environment = {**plain, b"FOREBAY_CONFIG": os.fsencode(file), b"OTHER": b"\xff", b"\xfe": b"1"}
+        config = lambda more, *flags: subprocess.run([server.FOREBAY, "config", "--format", "json", *flags], env={**environment, **more},
+                                                     capture_output=True, check=False, timeout=60)
+        done = config({})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        told = json.loads(done.stdout)["stream.urls_max"]
+        self.assertEqual((told["value"], told["source"]), ("7", f"{file}:2"))
+        for name in kubernetes:
+            self.assertIn(f"{name} looks like what Kubernetes says", done.stderr.decode())
+        other = self.path("g.toml", "[stream]\nurls_max = 8\n")
+        self.assertEqual(json.loads(config({}, "--config", other).stdout)["stream.urls_max"]["value"], "8")
+        done = config({b"FOREBAY_PORT": b"8080"})
+        self.assertEqual((done.returncode, b"FOREBAY_PORT: no setting" in done.stderr), (2, True), done.stderr)
+        done = config({b"FOREBAY_TLS_CERT": b"/a\xff"})
+        self.assertEqual((done.returncode, done.stderr), (2, b"forebay: FOREBAY_TLS_CERT: expected text in UTF-8\n"))
+        done = config({b"FOREBAY_CONFIG": b"/none/f.toml"})
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"FOREBAY_CONFIG: /none/f.toml", done.stderr)
 
     def test_a_file_that_is_no_toml_and_one_that_is_not_there(self):
         for path, sign in ((self.path("bad.toml", "[stream\n"), "bad.toml:1"), ("/none/f.toml", "/none/f.toml")):
@@ -150,6 +236,15 @@ class Reload(Folder):
         self.assertEqual(self.crawl(running, 4).status, 400)
         os.remove(self.file)
         self.assertFalse(self.reload(running, 422)["reloaded"])
+
+    def test_all_that_would_keep_it_from_starting_is_told(self):
+        running = self.start("[stream]\nurls_max = 3\n")
+        _, expected = Mistakes.in_use(self)
+        # The first line is not in force: the test's server has a flag that wins.
+        Mistakes.holds(self, self.reload(running, 422)["problems"], expected[1:])
+        self.assertEqual(self.crawl(running, 4).status, 400)
+        self.path("f.toml", "[stream]\nurls_max = 5\n")
+        self.assertEqual(len(self.reload(running)["changed"]), 1)
 
     def test_sighup_does_the_same_and_streams_go_on(self):
         _, origin = server.shared()

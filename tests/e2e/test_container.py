@@ -15,6 +15,7 @@ from client import ask
 from test_cli import forebay
 from test_config import Folder
 
+CORES = (2,)  # the image's server has as many as its machine
 # linux/prctl.h, linux/seccomp.h, linux/filter.h
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
 RET_ALLOW, RET_ERRNO, EPERM = 0x7FFF0000, 0x00050000, 1
@@ -84,6 +85,9 @@ class Container(Folder):
         needed |= {path.split("/")[0] for path in re.findall(r'^path = "(.*)"', manifest, re.MULTILINE)}
         self.assertLessEqual(needed | {"Cargo.toml", "Cargo.lock", "src"}, set(copied))
         self.assertIn("--from=build /src/target/release/forebay /usr/local/bin/forebay", by_name("COPY"))
+        authorities = "/etc/ssl/certs/ca-certificates.crt"
+        self.assertIn(f"--from=build {authorities} {authorities}", by_name("COPY"))
+        self.assertIn("ca-certificates", by_name("RUN")[0].split(), "who builds has what is copied")
         self.assertEqual(json.loads(by_name("ENTRYPOINT")[0]), ["/usr/local/bin/forebay"])
         self.assertEqual(json.loads(by_name("CMD")[0]), ["serve"])
         # By numbers: an orchestrator that wants no root can't look names up.
@@ -103,15 +107,19 @@ class Container(Folder):
         self.assertEqual((set(entry["names"]), entry["action"]), (set(SYSCALLS), "SCMP_ACT_ALLOW"))
 
     def serve(self, uid, forbidden):
-        """The server with the image's variables, on a port of its own and with a cache of its own."""
+        """The server with the image's variables, on a port of its own; another user has a cache of its own."""
         environment = {**self.environment(), "FOREBAY_LISTEN": "127.0.0.1:0", "FOREBAY_LOG_FORMAT": "human"}
         made = forebay("key", "new", "--name", "a", "--scopes", "crawl,metrics,extract")
         environment["FOREBAY_AUTH_KEYS_FILE"] = self.path("keys.toml", made.stdout.decode())
-        cache = self.path("cache")
-        os.makedirs(os.path.join(cache, "forebay"), mode=0o700)
-        environment["XDG_CACHE_HOME"] = cache
         binary = server.FOREBAY
-        if uid is not None:
+        if uid is None:
+            # What it compiles is the same: the other tests' cache may have it.
+            del environment["XDG_CACHE_HOME"]
+            environment |= {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME") if name in os.environ}
+        else:
+            cache = self.path("cache")
+            os.makedirs(os.path.join(cache, "forebay"), mode=0o700)
+            environment["XDG_CACHE_HOME"] = cache
             # Whoever it is may have no way to where the binary was built.
             binary = self.path("forebay")
             shutil.copy(server.FOREBAY, binary)

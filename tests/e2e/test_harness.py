@@ -9,6 +9,8 @@ import unittest
 import client
 import invariants
 
+CORES = (2,)  # it starts no server
+
 
 def a_result(seq, index, total, error=None):
     document = {name: None for name in invariants.DOCUMENT} | {"word_count": 1} if error is None else None

@@ -21,7 +21,7 @@ import unittest
 import schemas
 from client import Connection, ask, origin_json, request
 from invariants import broken
-from server import QUICK, Origin, Server, wait_until
+from server import FULL, QUICK, Origin, Server, wait_until
 from test_access import new_key
 
 ONCE = "on two cores only: it is the same work again"
@@ -497,7 +497,7 @@ class InRedis(unittest.TestCase):
             TEST_JOB_URLS=20000 TEST_FOREBAY=target/debug/forebay TEST_LOADTEST=target/debug/loadtest \\
               target/venv/bin/python tests/e2e test_nothing_is_lost
         """
-        total = int(os.environ.get("TEST_JOB_URLS", "1000" if QUICK else "2000"))
+        total = int(os.environ.get("TEST_JOB_URLS", "2000" if FULL else "1000"))
         seed = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1 << 32)
         say("seed", seed)
         chance = random.Random(seed)

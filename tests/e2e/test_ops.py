@@ -150,6 +150,8 @@ class Restart(unittest.TestCase):
 
 
 class Manager(Folder):
+    CORES = (2,)  # always two
+
     def test_the_service_manager_is_told(self):
         path = self.path("notify")
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -178,6 +180,8 @@ class Manager(Folder):
 
 
 class Files(Folder):
+    CORES = (2,)  # what the binary prints
+
     def file(self, name):
         done = forebay("files", name)
         self.assertEqual(done.returncode, 0, done.stderr.decode())
@@ -193,7 +197,10 @@ class Files(Folder):
             json.loads(self.file(name))
 
     def test_every_metric_that_is_named_is_there(self):
-        running, origin = server.shared()
+        _, origin = server.shared()
+        # Some are there only where there is what they count; nobody has to answer.
+        running = server.Server("--redis-url", "redis://127.0.0.1:1", "--otlp-endpoint", "http://127.0.0.1:1")
+        self.addCleanup(running.stop)
         stream(running, [origin.page(1)])
         text = ask(running, "GET", "/metrics").body.decode()
         there = {"up"}
@@ -202,14 +209,32 @@ class Files(Folder):
         dashboard = json.loads(self.file("dashboard.json"))
         expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
         expressions += re.findall(r"expr: (?:>-\n)?((?:.*\n)(?: {10,}.*\n)*)", self.file("alerts.yml"))
-        self.assertGreater(len(expressions), 40)
+        self.assertGreater(len(expressions), 60)
+        together = " ".join(expressions)
+        for part in ("redis", "jobs", "webhooks", "index", "otlp", "cache", "lane"):
+            self.assertIn(f"forebay_{part}_", together)
         for expression in expressions:
             named = re.findall(r"\b(?:forebay|process)_[a-z0-9_]+\b|\bup\b", re.sub(r'"[^"]*"', '""', expression))
             self.assertTrue(named, expression)
             self.assertLessEqual(set(named), there, expression)
-        # Limits are labels of one metric.
-        for setting in re.findall(r'forebay_limit\{[^}]*name="([^"]+)"', " ".join(expressions)):
+        # Limits are labels of one metric, as are the ways in which jobs, webhooks and exports end.
+        for setting in re.findall(r'forebay_limit\{[^}]*name="([^"]+)"', together):
             self.assertIn(f'forebay_limit{{name="{setting}"}}', text)
+        for name, label, value in re.findall(r'(forebay_(?:jobs|webhooks|otlp|redis)\w*)\{(\w+)="([^"]+)"', together):
+            self.assertRegex(text, rf'{name}\{{[^}}]*{label}="{value}"')
+
+    def test_every_setting_that_is_named_is_there(self):
+        known = set(json.loads(forebay("config", "--format", "json").stdout))
+        sections = {name.partition(".")[0] for name in known}
+        for name in ("alerts.yml", "dashboard.json", "forebay.service", "forebay.socket", "Containerfile"):
+            text = re.sub(r"forebay\.\w+|[\w/]*/[\w/.-]+", "", self.file(name))
+            named = {one for one in re.findall(r"\b[a-z]+\.[a-z0-9_]+\b", text) if one.partition(".")[0] in sections}
+            self.assertLessEqual(named, known, name)
+            # A setting's last part alone is no name that anybody could look for.
+            for setting in known:
+                last = setting.partition(".")[2]
+                if "_" in last:
+                    self.assertNotRegex(text, rf"(?<![.\w]){last}\b", name)
 
     @unittest.skipUnless(shutil.which("promtool"), "promtool is not installed (Debian package prometheus)")
     def test_promtool_finds_nothing(self):
@@ -233,6 +258,18 @@ class Files(Folder):
                               timeout=60, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{self.folder}:"})
         mine = [line for line in (done.stdout + done.stderr).decode().splitlines() if "forebay" in line]
         self.assertEqual(mine, [])
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed (Debian package systemd)")
+    def test_systemd_finds_the_unit_hardened(self):
+        """Exposure as systemd counts it: 0 nothing could be done with it, 10 anything."""
+        unit = self.path("forebay.service", self.file("forebay.service"))
+        command = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
+        probe = subprocess.run([*command, "--threshold=100", unit], capture_output=True, check=False, timeout=60)
+        if b"unrecognized option" in probe.stderr:
+            self.skipTest("this systemd-analyze knows no --offline")
+        self.assertEqual(probe.returncode, 0, probe.stderr.decode())
+        done = subprocess.run([*command, "--threshold=20", unit], capture_output=True, check=False, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stdout.decode()[-3000:])
 
     def test_completions_and_manual(self):
         for shell, sign in (("bash", "complete "), ("zsh", "#compdef forebay"), ("fish", "complete -c forebay")):
@@ -269,30 +306,6 @@ class Metrics(Folder):
             self.assertGreater(value("forebay_ring_submissions_total"), 40)
             self.assertGreater(value("forebay_ring_completions_total"), 40)
 
-    def test_it_takes_work_once_it_is_warm(self):
-        # Without a compiled extractor in its cache the start takes seconds.
-        running = server.Process([server.FOREBAY, *server.SERVE], {"XDG_CACHE_HOME": tempfile.mkdtemp(dir=self.folder)})
-        self.addCleanup(running.kill)
-        page = {"html": "<title>t</title><p>water"}
-        self.assertEqual(ask(running, "GET", "/livez").status, 200)
-        early = [ask(running, "GET", "/readyz"), ask(running, "POST", "/extract", page)]
-        self.assertEqual([(answer.status, answer.field("retry-after")) for answer in early], [(503, "1")] * 2)
-        self.assertIn("being loaded", early[0].json()["error"]["message"])
-        self.assertTrue(server.wait_until(lambda: ask(running, "GET", "/readyz").status == 200, 60))
-        self.assertEqual(ask(running, "POST", "/extract", page).status, 200)
-        self.assertEqual(running.stop(), 0)
-
-    def test_rust_log_has_the_last_word(self):
-        running = server.Process([server.FOREBAY, *server.SERVE, "--log-level", "error", "--log-format", "json"],
-                                 {"RUST_LOG": "forebay=debug"})
-        self.addCleanup(running.kill)
-        server.Server.wait_ready(running)
-        self.assertEqual(running.stop(), 0)
-        lines = [json.loads(line) for line in running.lines if line.startswith("{")]
-        self.assertLessEqual({"DEBUG", "INFO"}, {line["level"] for line in lines})
-        for line in lines:
-            self.assertLessEqual({"timestamp", "level", "target", "message"}, set(line), line)
-
     def test_refusals_have_their_reasons(self):
         running = server.Server("--egress-deny", "denied.example")
         self.addCleanup(running.stop)
@@ -309,6 +322,34 @@ class Metrics(Folder):
         text = re.sub(r"\x1b\[[0-9;]*m", "", running.output())
         for sign in ("cores=", "runtime=", "reason=", "memory_mib=", "connections=20000", "TLS (tls.cert)", "ready"):
             self.assertIn(sign, text)
+
+
+class Start(Folder):
+    CORES = (2,)  # as many as the machine has
+
+    def test_it_takes_work_once_it_is_warm(self):
+        # Without a compiled extractor in its cache the start takes seconds.
+        running = server.Process([server.FOREBAY, *server.SERVE], {"XDG_CACHE_HOME": tempfile.mkdtemp(dir=self.folder)})
+        self.addCleanup(running.kill)
+        page = {"html": "<title>t</title><p>water"}
+        self.assertEqual(ask(running, "GET", "/livez").status, 200)
+        early = [ask(running, "GET", "/readyz"), ask(running, "POST", "/extract", page)]
+        self.assertEqual([(answer.status, answer.field("retry-after")) for answer in early], [(503, "1")] * 2)
+        self.assertIn("being loaded", early[0].json()["error"]["message"])
+        self.assertTrue(server.wait_until(lambda: ask(running, "GET", "/readyz").status == 200, server.START_S))
+        self.assertEqual(ask(running, "POST", "/extract", page).status, 200)
+        self.assertEqual(running.stop(), 0)
+
+    def test_rust_log_has_the_last_word(self):
+        running = server.Process([server.FOREBAY, *server.SERVE, "--log-level", "error", "--log-format", "json"],
+                                 {"RUST_LOG": "forebay=debug"})
+        self.addCleanup(running.kill)
+        server.Server.wait_ready(running)
+        self.assertEqual(running.stop(), 0)
+        lines = [json.loads(line) for line in running.lines if line.startswith("{")]
+        self.assertLessEqual({"DEBUG", "INFO"}, {line["level"] for line in lines})
+        for line in lines:
+            self.assertLessEqual({"timestamp", "level", "target", "message"}, set(line), line)
 
 
 class Tracing(Folder):
@@ -457,6 +498,8 @@ class Top(Folder):
 
 
 class Hdr(Folder):
+    CORES = (2,)  # a command
+
     def test_files_are_printed_compared_and_merged(self):
         running, origin = server.shared()
         stream(running, [origin.page(n) for n in range(5)])

@@ -90,10 +90,10 @@ class Pacing(WithOrigin):
 
 class Faults(WithOrigin):
     maxDiff = None
-    """Every fault of the synthetic origin in streams of 1,000 URLs: one event each."""
+    """Every fault of the synthetic origin in a stream of 1,000 URLs, at full size in ten: one event each."""
 
     def streams(self):
-        return 1 if server.QUICK or server.Server.cores == 1 else 10
+        return 10 if server.FULL else 1
 
     def kinds(self):
         origin = self.origin

@@ -65,11 +65,14 @@ class Collector:
                 message = kind()
                 message.ParseFromString(body)
                 time.sleep(collector.delay)
-                if collector.status == 200:
+                status = collector.statuses.get(self.path, collector.status)
+                if status == 200:
                     (collector.traces if kind is ExportTraceServiceRequest else collector.metrics).append(message)
                 try:
-                    self.send_response(collector.status)
+                    self.send_response(status)
                     self.send_header("Content-Length", "0")
+                    if status != 200 and collector.retry_after:
+                        self.send_header("Retry-After", str(collector.retry_after))
                     self.end_headers()
                 except OSError:
                     pass
@@ -78,6 +81,7 @@ class Collector:
                 pass
 
         self.traces, self.metrics, self.heads, self.status, self.delay = [], [], [], 200, 0
+        self.statuses, self.retry_after = {}, None  # by path, and for whoever is not answered 200
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -308,8 +312,42 @@ class Collectors(Otlp):
         health = self.health(running)
         self.assertEqual((health["sent"], health["dropped"], health["refused"]), (20, 0, 0))
         told = [line for line in running.lines if "otlp.endpoint" in line]
-        self.assertEqual(len(told), 2, told)
+        for signal in ("traces", "metrics"):
+            self.assertEqual(len([line for line in told if signal in line.rpartition("forebay::otlp: ")[2]]), 2, told)
         self.assertEqual(running.stop(), 0)
+
+    def test_one_that_takes_only_traces_gets_all_of_them(self):
+        collector = self.collect()
+        collector.statuses = {"/v1/metrics": 404}
+        running = self.run_server(collector)
+        for round_ in range(1, 4):
+            self.works(running, 5)
+            self.await_spans(collector, 5 * round_)
+            refused = sum(path == "/v1/metrics" for path, _ in collector.heads)
+            more = lambda: sum(path == "/v1/metrics" for path, _ in collector.heads) > refused
+            self.assertTrue(server.wait_until(more, 20))
+        health = self.health(running)
+        self.assertEqual((health["state"], health["traces"], health["metrics"]), ("down", "up", "down"))
+        self.assertEqual((health["sent"], health["dropped"], health["refused"]), (15, 0, 0))
+        told = [line for line in running.lines if "otlp.endpoint" in line]
+        self.assertEqual(len(told), 1, told)
+        metrics = ask(running, "GET", "/metrics", fields=[UNSAMPLED]).body.decode()
+        self.assertIn('forebay_otlp_messages_total{signal="traces",outcome="failed"} 0', metrics)
+        self.assertRegex(metrics, r'forebay_otlp_messages_total\{signal="metrics",outcome="failed"\} [1-9]')
+        self.assertEqual(running.stop(), 0)
+
+    def test_one_that_asks_for_time_gets_it(self):
+        collector = self.collect()
+        collector.statuses, collector.retry_after = {"/v1/traces": 429}, 3600
+        running = self.run_server(collector)
+        self.works(running, 5)
+        count = lambda wanted: sum(path == wanted for path, _ in collector.heads)
+        self.assertTrue(server.wait_until(lambda: count("/v1/traces") == 1, 20))
+        seen = count("/v1/metrics")
+        self.assertTrue(server.wait_until(lambda: count("/v1/metrics") > seen + 5, 20))
+        self.assertEqual(count("/v1/traces"), 1, "the others go on")
+        self.assertEqual(running.stop(), 0)
+        self.assertEqual(count("/v1/traces"), 1, "at the end as well")
 
     def test_one_that_is_dead_slow_or_mad_costs_a_count(self):
         with socket.socket() as free:
@@ -319,7 +357,8 @@ class Collectors(Otlp):
             self.works(running)
             self.assertTrue(server.wait_until(lambda: self.health(running)["failed"] > 2))
             metrics = ask(running, "GET", "/metrics", fields=[UNSAMPLED]).body.decode()
-            self.assertIn('forebay_otlp_messages_total{outcome="taken"} 0', metrics)
+            for signal in ("traces", "metrics"):
+                self.assertIn(f'forebay_otlp_messages_total{{signal="{signal}",outcome="taken"}} 0', metrics)
             self.assertEqual(running.stop(), 0)
         slow = self.collect()
         slow.delay = 30

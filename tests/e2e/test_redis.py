@@ -16,7 +16,7 @@ import server
 from client import ask, origin_json, results, stream
 from redises import (FIRST, Fake, Redis, becomes, between, cluster_of_six, free_port, garbage, liar, node, redis_of,
                      sentinel_pair, slow)
-from server import FOREBAY, LOADTEST, QUICK, Server, wait_until
+from server import FOREBAY, FULL, LOADTEST, QUICK, Server, wait_until
 
 class Shared(unittest.TestCase):
     def setUp(self):
@@ -194,7 +194,7 @@ class Troubles(Shared):
         page = self.origin.page("{{n}}", size=1500, latency="5ms")
         command = [LOADTEST, "run", "--url", target.url, "--transport", "ndjson", "--json", "-", "--crawl",
                    page.replace("/page/", f"/page/{first}"), "--urls", "4", "--closed", "200", "-n", str(streams),
-                   "--timeout", "120s"]
+                   "--option", "timeout_ms=60000", "--timeout", "120s"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def unharmed(self, child, title):
@@ -207,7 +207,7 @@ class Troubles(Shared):
         return group["counts"]
 
     def test_killed_stopped_and_restarted_under_200_streams(self):
-        streams = 600 if QUICK else 1500
+        streams = 1500 if FULL else 600
         # Quick to give up, as by default: it is the requests that must not notice.
         with Redis() as redis, Server("--redis-url", redis.url) as target:
             self.up(target)

@@ -174,7 +174,7 @@ class ManyUrls(Streams):
 
     def run_mixed(self, count, **options):
         mixed = self.mixed(count)
-        events = self.crawl([url for url, _ in mixed], timeout_ms=3000, **options)
+        events = self.crawl([url for url, _ in mixed], timeout_ms=6000, **options)
         self.expect(mixed, events)
         self.assertEqual(events[-1]["type"], "summary")
         return events

@@ -23,15 +23,33 @@ const TOP_LEVEL: [&str; 10] = [
     "target",
     "proptest-regressions", // where proptest puts what it found; git ignores it
 ];
-/// Layers that know nothing above them, and whom each may name.
-const LEAVES: [(&str, &[&str]); 4] = [
-    ("limits", &[]),
-    ("error", &["limits"]),
-    ("timings", &["error", "limits"]),
-    ("proto", &["error", "limits", "timings"]),
+/// The modules of package forebay, the lowest first, as src/lib.rs has them in its paragraphs: each may
+/// name those of the lines above it, and no other of its own line.
+const LAYERS: [&[&str]; 21] = [
+    &["limits"],
+    &["error"],
+    &["timings"],
+    &["local", "proto"],
+    &["observe"],
+    &["config"],
+    &["cluster"],
+    &["cache", "extract", "fetch", "search"],
+    &["stream"],
+    &["crawl"],
+    &["jobs"],
+    &["serve"],
+    &["notify", "parts"],
+    &["otlp"],
+    &["checks"],
+    &["reload"],
+    &["control"],
+    &["server"],
+    &["demo"],
+    &["cli"],
+    &["main"],
 ];
-/// Layers that don't name each other: `stream` and `crawl` join them.
-const SIBLINGS: [&str; 5] = ["serve", "fetch", "cache", "search", "extract"];
+/// `serve` has these below it and still names none of them: `stream` and `crawl` join the two.
+const JOINED: [&str; 4] = ["cache", "extract", "fetch", "search"];
 /// Where `unsafe` may stand: what talks to the kernel, the guest's ABI, and a yardstick that is never
 /// shipped, the bare echo that benchmarks take for the kernel's floor.
 const UNSAFE_HOMES: [&str; 3] = ["io_uring/", "src/extract/guest/", "bench/peers/echo/"];
@@ -144,37 +162,54 @@ fn attributes(source: &Source) -> Vec<Finding> {
     found
 }
 
-/// DESIGN's table of who may name whom, over the paths that start at `crate`.
+/// Who may name whom, over the paths that start at `crate`.
 fn layers(path: &str, source: &Source) -> Vec<Finding> {
+    if path == "src/lib.rs" {
+        return order(source);
+    }
     let Some(layer) = layer_of(path) else { return Vec::new() };
+    let Some(height) = height(layer) else {
+        return vec![finding(1, format!("{layer} is in no line of LAYERS"))];
+    };
     let mut named = source.named_under("crate");
     named.extend(source.named_under("forebay"));
     let mut found = Vec::new();
     for (at, name) in named {
-        let known = |l: &str| LEAVES.iter().any(|leaf| leaf.0 == l) || SIBLINGS.contains(&l);
-        let any_layer = known(name) || matches!(name, "stream" | "crawl" | "observe" | "config");
-        let leaf = LEAVES.iter().find(|leaf| leaf.0 == layer);
-        let broken = match leaf {
-            Some((_, may)) => any_layer && name != layer && !may.contains(&name),
-            None => name != layer && SIBLINGS.contains(&layer) && SIBLINGS.contains(&name),
-        };
-        if broken {
+        // What is no module is a macro or an item of the root.
+        let Some(other) = self::height(name).filter(|_| name != layer) else { continue };
+        let joined = layer == "serve" && JOINED.contains(&name);
+        if other >= height || joined {
             found.push(finding(source.line(at), format!("layer {layer} may not name {name}")));
-        }
-        let above = SIBLINGS.contains(&name) || matches!(name, "stream" | "crawl");
-        if layer == "cluster" && above {
-            found.push(finding(source.line(at), format!("layer cluster may not name {name}")));
-        }
-        let below = known(layer) && layer != "serve"
-            || matches!(layer, "cluster" | "stream" | "crawl" | "observe" | "config");
-        if layer == "jobs" && name == "serve" || below && name == "jobs" {
-            found.push(finding(source.line(at), format!("layer {layer} may not name {name}")));
-        }
-        if name == "demo" && !matches!(layer, "demo" | "main" | "cli") {
-            found.push(finding(source.line(at), "only the command line names demo"));
         }
     }
     found
+}
+
+/// The line of a module in [`LAYERS`].
+fn height(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|line| line.contains(&module))
+}
+
+/// Whether src/lib.rs has the modules in the order of [`LAYERS`].
+fn order(source: &Source) -> Vec<Finding> {
+    let modules = source.modules();
+    let told = modules.iter().map(|(at, name)| (source.line(*at), *name));
+    let listed = LAYERS.iter().flat_map(|line| line.iter()).filter(|name| **name != "main");
+    let mut listed = listed.copied();
+    for (line, name) in told {
+        match listed.next() {
+            Some(expected) if expected == name => {}
+            Some(expected) => {
+                return vec![finding(line, format!("mod {name} where LAYERS has {expected}"))];
+            }
+            None => return vec![finding(line, format!("mod {name} is in no line of LAYERS"))],
+        }
+    }
+    listed
+        .next()
+        .map(|name| finding(1, format!("no mod {name}, which LAYERS has")))
+        .into_iter()
+        .collect()
 }
 
 /// The layer of a file of package forebay: the first name under src/; other packages have none.
@@ -293,27 +328,32 @@ mod tests {
     #[test]
     fn layout_is_checked() {
         let long = "x();\n".repeat(FILE_LINES_MAX);
-        told_apart("src/a.rs", &format!("{long}x();\n"), &long, "split it");
-        told_apart("src/a.rs", "a \n", "a\n", "end of the line");
+        told_apart("loadtest/src/a.rs", &format!("{long}x();\n"), &long, "split it");
+        told_apart("loadtest/src/a.rs", "a \n", "a\n", "end of the line");
         told_apart("tests/e2e/a.py", "a\r\n", "a\n", "end of the line");
-        told_apart("src/a.rs", "\ta\n", "    a\n", "a tab");
-        told_apart("src/a.rs", "a", "a\n", "no end");
+        told_apart("loadtest/src/a.rs", "\ta\n", "    a\n", "a tab");
+        told_apart("loadtest/src/a.rs", "a", "a\n", "no end");
     }
 
     #[test]
     fn long_functions_are_found_and_long_types_are_not() {
         let body = |n| format!("fn f() {{\n{}}}\n", "    x();\n".repeat(n));
         let (bad, good) = (body(FUNCTION_LINES_MAX - 1), body(FUNCTION_LINES_MAX - 2));
-        told_apart("src/a.rs", &bad, &good, "fn f has 71 lines");
+        told_apart("loadtest/src/a.rs", &bad, &good, "fn f has 71 lines");
         let list = format!("const A: [u8; 99] = [\n{}];\n", "    1,\n".repeat(99));
-        assert_eq!(check_file("src/a.rs", &list), []);
+        assert_eq!(check_file("loadtest/src/a.rs", &list), []);
     }
 
     #[test]
     fn stubs_and_markers_are_found() {
-        told_apart("src/a.rs", "fn f() { todo!() }\n", "fn f() { todo() }\n", "todo!");
-        told_apart("src/a.rs", "unimplemented!(\"x\");\n", "\"unimplemented!()\";\n", "finish");
-        told_apart("src/a.rs", "// FIXME: y\n", "\"FIXME\";\n", "FIXME");
+        told_apart("loadtest/src/a.rs", "fn f() { todo!() }\n", "fn f() { todo() }\n", "todo!");
+        told_apart(
+            "loadtest/src/a.rs",
+            "unimplemented!(\"x\");\n",
+            "\"unimplemented!()\";\n",
+            "finish",
+        );
+        told_apart("loadtest/src/a.rs", "// FIXME: y\n", "\"FIXME\";\n", "FIXME");
         told_apart("tests/run", "# TODO y\n", "# a TODOLIST\n", "TODO");
     }
 
@@ -322,19 +362,24 @@ mod tests {
         let test = "fn f() {}\n";
         let ignored = |a: &str| format!("#[test]\n#[{a}]\n{test}");
         let (bad, good) = (ignored("ignore"), ignored("ignore = \"slow\""));
-        told_apart("src/a.rs", &bad, &good, "#[ignore]");
+        told_apart("loadtest/src/a.rs", &bad, &good, "#[ignore]");
         told_apart(
-            "src/a.rs",
+            "loadtest/src/a.rs",
             "#[allow(clippy::a)]\n",
             "#[allow(\n    clippy::a,\n    reason = \"b\"\n)]\n",
             "without a reason",
         );
-        told_apart("src/a.rs", "#![expect(a)]\n", "x.expect(\"a\");\n", "without a reason");
+        told_apart(
+            "loadtest/src/a.rs",
+            "#![expect(a)]\n",
+            "x.expect(\"a\");\n",
+            "without a reason",
+        );
         let dead = "#[allow(dead_code, reason = \"later\")]\n";
-        told_apart("src/a.rs", dead, "#[deny(dead_code)]\n", "dead_code is silenced");
+        told_apart("loadtest/src/a.rs", dead, "#[deny(dead_code)]\n", "dead_code is silenced");
         let unused = "#[cfg_attr(a, allow(unused_mut, reason = \"b\"))]\n";
         let foreign = "#[allow(clippy::unused_self, reason = \"b\")]\n";
-        told_apart("src/a.rs", unused, foreign, "unused_mut is silenced");
+        told_apart("loadtest/src/a.rs", unused, foreign, "unused_mut is silenced");
     }
 
     #[test]
@@ -357,8 +402,10 @@ mod tests {
             "use crate::{stream::A, serve::extract};\n",
             "layer serve may not name extract",
         );
-        let joined = "use crate::serve::A;\nuse crate::fetch::B;\n";
-        assert_eq!(check_file("src/stream/mod.rs", joined), []);
+        let twins = "layer fetch may not name cache";
+        told_apart("src/fetch/a.rs", "use crate::cache::A;\n", "use crate::fetch::A;\n", twins);
+        let joined = "use crate::cache::A;\nuse crate::fetch::B;\n";
+        assert_eq!(check_file("src/crawl/mod.rs", joined), []);
         told_apart(
             "src/cluster/a.rs",
             "use crate::cache::A;\n",
@@ -369,19 +416,44 @@ mod tests {
         told_apart("src/jobs/a.rs", "use crate::serve::A;\n", "use crate::crawl::A;\n", lower);
         let upper = "layer crawl may not name jobs";
         told_apart("src/crawl/a.rs", "use crate::jobs::A;\n", "use crate::fetch::A;\n", upper);
-        told_apart("src/serve/a.rs", "use crate::demo::A;\n", "a();\n", "only the command line");
+        let demo = "layer serve may not name demo";
+        told_apart("src/serve/a.rs", "use crate::demo::A;\n", "a();\n", demo);
+        told_apart("src/cli/a.rs", "use crate::main::A;\n", "use crate::demo::A;\n", "layer cli");
+        let main = "#![forbid(unsafe_code)]\nuse forebay::cli::a;\n";
+        assert_eq!(check_file("src/main.rs", main), []);
+        assert_eq!(check_file("src/odd.rs", "a();\n")[0].what, "odd is in no line of LAYERS");
+    }
+
+    #[test]
+    fn modules_stand_in_the_order_of_their_layers() {
+        let all = |skip: &str, more: &str| {
+            let names = LAYERS.iter().flat_map(|line| line.iter());
+            let told = names.filter(|name| ![skip, "main"].contains(name));
+            let mods: String = told.map(|name| format!("pub mod {name};\n")).collect();
+            format!("#![forbid(unsafe_code)]\n{mods}{more}")
+        };
+        told_apart(
+            "src/lib.rs",
+            &all("limits", ""),
+            &all("", ""),
+            "mod error where LAYERS has limits",
+        );
+        let late = all("limits", "pub mod limits;\n");
+        told_apart("src/lib.rs", &late, &all("", ""), "mod error where LAYERS has limits");
+        told_apart("src/lib.rs", &all("", "mod odd;\n"), &all("", ""), "in no line of LAYERS");
+        told_apart("src/lib.rs", &all("cli", ""), &all("", ""), "no mod cli");
     }
 
     #[test]
     fn unsafe_and_monoio_stay_at_home() {
         let unsafe_code = "fn f() { unsafe { g() } }\n";
-        told_apart("src/a.rs", unsafe_code, "\"unsafe\";\n", "unsafe outside");
+        told_apart("loadtest/src/a.rs", unsafe_code, "\"unsafe\";\n", "unsafe outside");
         assert_eq!(check_file("io_uring/src/a.rs", unsafe_code), []);
         assert_eq!(check_file("src/extract/guest/src/lib.rs", unsafe_code), []);
         told_apart("bench/src/a.rs", "use monoio::b;\n", "// monoio\n", "names monoio");
         told_apart("Cargo.toml", "monoio = \"0.2\"\n", "a = \"monoio\"\n", "depends on monoio");
         assert_eq!(check_file("io_uring/Cargo.toml", "monoio = \"0.2\"\n"), []);
-        told_apart("src/lib.rs", "mod a;\n", "#![forbid(unsafe_code)]\nmod a;\n", "forbid");
+        told_apart("src/main.rs", "mod a;\n", "#![forbid(unsafe_code)]\nmod a;\n", "forbid");
     }
 
     #[test]

@@ -48,8 +48,12 @@ impl Out<'_> {
         };
         let name = ("forebay_otlp_spans", None, "Spans for the collector, by what became of them.");
         self.counters(name, rows(&exported.spans))?;
-        let name = ("forebay_otlp_messages", None, "Messages to the collector, by outcome.");
-        self.counters(name, rows(&exported.messages))
+        let name =
+            ("forebay_otlp_messages", None, "Messages to the collector, by signal and outcome.");
+        let row = |&(signal, outcome, count): &(&'static str, &'static str, u64)| {
+            (labels([("signal", signal), ("outcome", outcome)]), count)
+        };
+        self.counters(name, exported.messages.iter().map(row).collect::<Vec<_>>())
     }
 
     /// What all cores share.

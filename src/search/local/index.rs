@@ -29,6 +29,7 @@ const WRITER_BYTES: usize = 15_000_000;
 const BLOCKS_KEPT: usize = 16;
 /// The analyzer's name in the schema.
 const WORDS: &str = "words";
+const OTHER_VERSION: &str = "it was made by another version; remove it, and it fills again";
 /// Share of deleted pages above which a segment is written anew.
 const DELETED_SHARE_MAX: f32 = 0.3;
 /// Eighths of its bytes at which the index makes room, and those that it makes room down to.
@@ -98,13 +99,41 @@ fn schema() -> (Schema, Fields) {
     (schema.build(), fields)
 }
 
+/// Whether the folder has an index that can be used, or could have one; makes nothing and takes no
+/// lock.
+pub(super) fn check(folder: &Path) -> Result<(), String> {
+    match std::fs::metadata(folder) {
+        // It will be made, with the folders above it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+                Some(above) => check_folder(above),
+                None => Ok(()),
+            };
+        }
+        _ => check_folder(folder)?,
+    }
+    let mapped = MmapDirectory::open(folder).map_err(|error| error.to_string())?;
+    if !Index::exists(&mapped).map_err(|error| error.to_string())? {
+        return Ok(());
+    }
+    let index = Index::open(mapped).map_err(|error| error.to_string())?;
+    if index.schema() == schema().0 { Ok(()) } else { Err(OTHER_VERSION.to_owned()) }
+}
+
+/// Whether the path, or the first that there is above it, is a folder.
+fn check_folder(path: &Path) -> Result<(), String> {
+    let there = path.ancestors().find_map(|above| std::fs::metadata(above).ok());
+    match there {
+        Some(found) if !found.is_dir() => Err("not a folder".to_owned()),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the index in a folder, or makes one.
 pub(super) fn open(folder: Option<&Path>) -> Result<Opened, String> {
     let (schema, fields) = schema();
     let told = |error: TantivyError| match error {
-        TantivyError::SchemaError(_) => {
-            "it was made by another version; remove it, and it fills again".to_owned()
-        }
+        TantivyError::SchemaError(_) => OTHER_VERSION.to_owned(),
         other => other.to_string(),
     };
     let (index, home) = match folder {

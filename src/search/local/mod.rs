@@ -27,6 +27,14 @@ use std::time::Instant;
 use uring::lane::{Class, Lane, LaneConfig, Submitter};
 use uring::mailbox::Sender;
 
+/// Whether there is an index in the folder that can be used, or one could be made there.
+///
+/// # Errors
+/// Why not.
+pub fn check(folder: &Path) -> Result<(), String> {
+    index::check(folder)
+}
+
 /// One page to be found.
 #[derive(Debug, Clone)]
 pub struct Page {

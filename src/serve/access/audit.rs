@@ -158,6 +158,24 @@ impl Drop for Audit {
     }
 }
 
+/// Whether the file can be opened, as far as that shows without making it.
+///
+/// # Errors
+/// What the file system says.
+pub fn check(path: &Path) -> io::Result<()> {
+    if path.as_os_str() == "-" {
+        return Ok(());
+    }
+    match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = std::fs::metadata(folder.unwrap_or(Path::new(".")))?;
+            if folder.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+        }
+        opened => opened.map(drop),
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }

@@ -39,17 +39,20 @@ impl Cors {
     /// Reads `https://app.example.com`, or `*` for every origin.
     ///
     /// # Errors
-    /// The first that is no origin.
+    /// A sentence about the first that is no origin, or that there are too many.
     pub fn new(origins: &[String]) -> Result<Self, String> {
         if origins.len() > CORS_ORIGINS_MAX {
-            return Err(format!("more than {CORS_ORIGINS_MAX} origins"));
+            return Err(format!(
+                "expected at most {CORS_ORIGINS_MAX} origins, found {}",
+                origins.len()
+            ));
         }
         let mut cors = Self::default();
         for origin in origins {
             match origin.as_str() {
                 "*" => cors.any = true,
                 text if is_origin(text) => cors.origins.push(Bytes::from(text.to_owned())),
-                text => return Err(text.to_owned()),
+                text => return Err(format!("{text:?} is no origin")),
             }
         }
         Ok(cors)

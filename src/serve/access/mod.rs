@@ -14,7 +14,8 @@ pub mod visit;
 
 use super::tls;
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, Wrong};
+use crate::limits::CORS_ORIGINS_MAX;
 use crate::observe::process::Process;
 use crate::proto::forwarded::ForwardedField;
 use arc_swap::ArcSwap;
@@ -54,6 +55,9 @@ pub enum AccessError {
         what: String,
     },
 }
+
+const PAIR: &str = "a certificate and its key go together";
+const PROXIES_NEEDED: &str = "needs server.trusted_proxies: who may send it";
 
 /// See the module. One for all cores.
 #[derive(Debug)]
@@ -100,8 +104,7 @@ impl Access {
     /// [`AccessError`]; nothing is left running.
     pub fn start(config: &Config) -> Result<Self, AccessError> {
         let setting = |setting, what: String| AccessError::Setting { setting, what };
-        if config.auth_keys_file.is_none() && !config.auth_open && !config.listen.ip().is_loopback()
-        {
+        if is_for_anybody(config) {
             return Err(AccessError::Open(config.listen));
         }
         let key_defaults = key_defaults(config);
@@ -120,17 +123,15 @@ impl Access {
             }
             (None, None) => None,
             _ => {
-                return Err(setting("tls.key", "a certificate and its key go together".to_owned()));
+                return Err(setting("tls.key", PAIR.to_owned()));
             }
         };
         let proxies = Networks::parse(&config.trusted_proxies)
             .map_err(|text| setting("server.trusted_proxies", format!("{text:?} is no network")))?;
         if config.proxy_protocol && proxies.is_empty() {
-            let what = "needs server.trusted_proxies: who may send it".to_owned();
-            return Err(setting("server.proxy_protocol", what));
+            return Err(setting("server.proxy_protocol", PROXIES_NEEDED.to_owned()));
         }
-        let cors = Cors::new(&config.cors_origins)
-            .map_err(|text| setting("cors.origins", format!("{text:?} is no origin")))?;
+        let cors = Cors::new(&config.cors_origins).map_err(|what| setting("cors.origins", what))?;
         let audit =
             match &config.audit_file {
                 Some(path) => Some(Audit::start(path).map_err(|error| {
@@ -165,6 +166,56 @@ impl Access {
             pressed: AtomicBool::new(false),
             cluster: OnceLock::new(),
         })
+    }
+
+    /// All that would keep [`Access::start`] from working. Makes no file: that of the audit log may
+    /// belong to another user than the one that asks.
+    #[must_use]
+    pub fn check(config: &Config) -> Vec<Wrong> {
+        let mut wrong = Vec::new();
+        if is_for_anybody(config) {
+            let settings = ["server.listen", "auth.keys_file", "auth.open"];
+            wrong.push(Wrong::together(&settings, AccessError::Open(config.listen)));
+        }
+        if let Some(path) = &config.auth_keys_file
+            && let Err(error) = Keys::load(path, &key_defaults(config), &Keys::default())
+        {
+            wrong.push(Wrong::new("auth.keys_file", error));
+        }
+        match (&config.tls_cert, &config.tls_key) {
+            (Some(cert), Some(key)) => {
+                if let Err(what) = tls::server_config(cert, key) {
+                    let at_key = what.starts_with(&*key.to_string_lossy()) && cert != key;
+                    wrong.push(Wrong::new(if at_key { "tls.key" } else { "tls.cert" }, what));
+                }
+            }
+            (None, None) => {}
+            _ => wrong.push(Wrong::together(&["tls.key", "tls.cert"], PAIR)),
+        }
+        for text in &config.trusted_proxies {
+            if Networks::parse(std::slice::from_ref(text)).is_err() {
+                let what = format!("{text:?} is no network");
+                wrong.push(Wrong::new("server.trusted_proxies", what));
+            }
+        }
+        if config.proxy_protocol && config.trusted_proxies.is_empty() {
+            let settings = ["server.proxy_protocol", "server.trusted_proxies"];
+            wrong.push(Wrong::together(&settings, PROXIES_NEEDED));
+        }
+        // Too many are one mistake; else each is looked at by itself.
+        let origins = &config.cors_origins;
+        let size = if origins.len() > CORS_ORIGINS_MAX { origins.len() } else { 1 };
+        for some in origins.chunks(size) {
+            if let Err(what) = Cors::new(some) {
+                wrong.push(Wrong::new("cors.origins", what));
+            }
+        }
+        if let Some(path) = &config.audit_file
+            && let Err(error) = audit::check(path)
+        {
+            wrong.push(Wrong::new("audit.file", format!("{}: {error}", path.display())));
+        }
+        wrong
     }
 
     /// From now on keys' rates hold for all nodes that share the Redis.
@@ -276,6 +327,11 @@ impl Access {
     }
 }
 
+/// Whether whoever reaches the server could use it, and nobody has said that this is meant.
+fn is_for_anybody(config: &Config) -> bool {
+    config.auth_keys_file.is_none() && !config.auth_open && !config.listen.ip().is_loopback()
+}
+
 fn key_defaults(config: &Config) -> KeyLimits {
     KeyLimits {
         requests_per_min: config.key_requests_per_min,
@@ -327,7 +383,31 @@ mod tests {
         ] {
             let refused = start(|config| config.set(setting, value).unwrap()).unwrap_err();
             assert!(refused.contains(expected), "{setting}: {refused}");
+            let mut config = Config::default();
+            config.set(setting, value).unwrap();
+            let wrong = Access::check(&config);
+            assert_eq!(wrong.len(), 1, "{wrong:?}");
+            assert!(wrong[0].settings.contains(&setting), "{wrong:?}");
+            assert_eq!(wrong[0].to_string(), refused, "a check says what a start does");
         }
+    }
+
+    #[test]
+    fn a_check_finds_all_and_makes_no_file() {
+        let mut config = Config::default();
+        assert_eq!(Access::check(&config), []);
+        config.listen = "0.0.0.0:80".parse().unwrap();
+        config.trusted_proxies = ["10.0.0.0/8", "a", "b"].map(str::to_owned).to_vec();
+        config.cors_origins = ["x", "https://a.example", "y"].map(str::to_owned).to_vec();
+        config.tls_cert = Some("/none/cert".into());
+        config.tls_key = Some("/none/key".into());
+        let folder = std::env::temp_dir();
+        config.audit_file = Some(folder.join(format!("forebay-check-{}", std::process::id())));
+        assert_eq!(Access::check(&config).len(), 6);
+        assert!(!config.audit_file.as_ref().unwrap().exists());
+        config.audit_file = Some(folder);
+        let wrong = Access::check(&config);
+        assert!(wrong[6].to_string().starts_with("audit.file: "), "{wrong:?}");
     }
 
     #[test]
