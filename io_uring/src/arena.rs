@@ -251,9 +251,9 @@ impl Arena {
 
     fn relax(&mut self, slabs_max: usize) -> usize {
         let mut released = 0;
-        for index in 0..CLASSES {
+        for (index, bufs) in SLAB_BUFS.into_iter().enumerate() {
             let class = &self.classes[index];
-            let needed = class.peak.div_ceil(SLAB_BUFS[index] as usize) + 1;
+            let needed = class.peak.div_ceil(bufs as usize) + 1;
             let spare = class.slabs_live.saturating_sub(needed);
             released += self.release(index, spare.min(slabs_max - released));
         }
