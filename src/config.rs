@@ -165,7 +165,7 @@ settings! {
     "server.body_bytes_max" body_bytes_max: usize = 4 * 1024 * 1024, 1024..=67_108_864, reloadable;
     /// Seconds that streams may still run after SIGTERM before they are ended.
     "server.drain_timeout_s" drain_timeout_s: u64 = 30, 0..=3600, reloadable;
-    /// Bytes of pooled I/O buffers per loop; above it reads wait for a free buffer's return.
+    /// Bytes of pooled I/O buffers per loop; above it buffers are allocated one by one.
     "server.arena_bytes_max" arena_bytes_max: usize = 256 * 1024 * 1024, 1_048_576..=68_719_476_736u64;
 
     /// Addresses and networks of proxies that may say who a client is.
@@ -406,7 +406,7 @@ settings! {
     "extract.body_bytes_max" extract_body_bytes_max: usize = 16 * 1024 * 1024, 1024..=crate::limits::BODY_BYTES_MAX, reloadable;
     /// Milliseconds of CPU time for one page.
     "extract.cpu_ms" extract_cpu_ms: u64 = 1_000, 10..=60_000;
-    /// Pages that may wait for a core's lane; above it fetched pages wait on their loop.
+    /// Pages that may wait for a core's lane; above it `POST /extract` is 503 to a client with one waiting there.
     "extract.queue_max" extract_queue_max: usize = 256, 1..=65_536;
     /// Scheduling class of the lanes: nice19, batch, idle or normal.
     "extract.lane_class" lane_class: Class = Class::Nice19;

@@ -46,6 +46,8 @@ pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigErro
         host_concurrency: config.host_concurrency,
         host_interval: millis(config.host_interval_ms),
         service: Some(config.search_url.clone()),
+        // One byte more than the guest is given tells that there is more.
+        page_bytes_kept: config.html_bytes_max.saturating_add(1),
         pool: PoolLimits {
             per_origin: config.pool_per_origin,
             total: config.pool_max,

@@ -7,7 +7,7 @@ use crate::control::{self, Control};
 use crate::crawl::cached::Pages;
 use crate::crawl::lane;
 use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
-use crate::crawl::node::{Node, Shared};
+use crate::crawl::node::{LANE_PAGES_MAX, Node, Shared};
 use crate::crawl::report;
 use crate::extract::{self, Extractor, LoadError, Ticker};
 use crate::fetch::resolve::Resolver;
@@ -42,6 +42,8 @@ use uring::probe::{self, Choice, ProbeError};
 
 /// Connections that the kernel may hold until a loop accepts them.
 const BACKLOG: i32 = 4096;
+/// The slice that a loop asks the scheduler for, so that its lane makes way for it sooner.
+const SLICE: Duration = Duration::from_micros(100);
 /// How often running guests look at their limits.
 const TICK: Duration = Duration::from_millis(5);
 /// How long streams that were ended by the drain may take to say so.
@@ -264,7 +266,7 @@ impl Server {
                 class: config.lane_class,
                 name: format!("lane-{}", plan.index),
             },
-            config.extract_queue_max,
+            LANE_PAGES_MAX,
             lane::factory(&self.shared),
         )?;
         self.warnings.extend(lane.warnings().iter().cloned());
@@ -273,6 +275,7 @@ impl Server {
             ring_entries: config.ring_entries,
             name: format!("core-{}", plan.index),
             arena: uring::arena::ArenaConfig { bytes_max: config.arena_bytes_max },
+            slice: Some(SLICE),
             ..CoreConfig::new(plan.index, self.runtime.driver)
         };
         let (report, listening) = mpsc::sync_channel(1);
@@ -446,15 +449,18 @@ fn load_extractor(
         if let Ok(extractor) = &outcome {
             warm_up(extractor);
         }
-        let ticking = outcome.as_ref().ok().map(|extractor| Ticker::start(extractor, TICK));
-        let _ = shared.extractor.set(outcome.as_ref().ok().cloned());
-        let outcome = outcome.map(|extractor| {
+        // Without a ticker no time limit would hold: then there is no extractor either.
+        let outcome = outcome.and_then(|extractor| {
+            Ticker::start(&extractor, TICK).map(|ticker| (extractor, ticker))
+        });
+        let _ = shared.extractor.set(outcome.as_ref().ok().map(|(extractor, _)| extractor.clone()));
+        let outcome = outcome.map(|(extractor, ticker)| {
             let report = extractor.report();
             tracing::debug!(cached = report.cached, elapsed = ?report.elapsed, "extractor loaded");
             if let Some(warning) = &report.cache_warning {
                 tracing::warn!("{warning}");
             }
-            ticking.expect("a loaded extractor ticks")
+            ticker
         });
         let _ = report.send(outcome);
     })?;

@@ -197,6 +197,26 @@ fn bodies_by_every_framing_and_coding() {
 }
 
 #[test]
+fn of_a_long_body_the_beginning_is_kept_and_all_of_it_counted() {
+    let long = PAGE.repeat(5000);
+    let kept = 100_000;
+    for answer in [ok("", &long), ok("Content-Encoding: gzip\r\n", &gzip(&long))] {
+        let origin = answering(answer);
+        let url = origin.url("/");
+        let narrow = FetchConfig { page_bytes_kept: kept, ..config() };
+        let page = on_core(narrow, loopback, |fetcher| async move {
+            let page = fetcher.fetch(&request(&url)).await.unwrap();
+            assert_eq!(fetcher.stats().body_bytes.get(), page.body_bytes);
+            page
+        });
+        assert!(page.body == long[..kept], "{} bytes", page.body.len());
+        assert_eq!(page.body_bytes, long.len() as u64);
+        let whole = fetch(&origin.url("/")).unwrap();
+        assert!(whole.body == long && whole.body_bytes == long.len() as u64);
+    }
+}
+
+#[test]
 fn broken_and_hostile_answers_end_with_the_right_code() {
     use PageCode::*;
     let zeros = vec![0_u8; 1 << 20];

@@ -45,7 +45,7 @@ fn compare(pages: &[String], module: Option<&str>) -> Result<f64, Failure> {
         ..ExtractConfig::default()
     };
     let extractor = Extractor::load(&config)?;
-    let _ticker = Ticker::start(&extractor, Duration::from_millis(5));
+    let _ticker = Ticker::start(&extractor, Duration::from_millis(5))?;
     let mut worker = extractor.worker(cpu_time);
     let (mut sandboxed, mut plain, mut skipped) = (Duration::ZERO, Duration::ZERO, 0);
     for html in pages {

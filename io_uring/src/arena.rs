@@ -3,7 +3,8 @@
 //! A [`Buf`] belongs to the thread that made it (it is `!Send`) and goes back to that thread's arena when dropped. A buffer that the kernel
 //! still holds lives inside the operation, so it can't come back too early. Slabs are allocated when first needed and bounded by
 //! [`ArenaConfig::bytes_max`]; beyond it, and above the largest class, a buffer is a plain heap allocation, counted in
-//! [`HeapStats`], so that a burst costs speed and never a request. [`trim`] gives idle slabs back.
+//! [`HeapStats`], so that a burst costs speed and never a request. [`trim`] gives all idle slabs back, [`relax`] those that a crowd has left
+//! behind.
 
 use std::alloc::{self, Layout};
 use std::cell::RefCell;
@@ -110,6 +111,13 @@ pub fn trim() -> usize {
     ARENA.with(|arena| arena.borrow_mut().trim())
 }
 
+/// Gives back at most `slabs_max` slabs without a buffer in use, and none that the most buffers out at once since the last call would need, nor the
+/// one above: for a timer, so that what a crowd needed doesn't stay when it is gone. Returns how many; with fewer than `slabs_max`, the next
+/// call counts anew.
+pub fn relax(slabs_max: usize) -> usize {
+    ARENA.with(|arena| arena.borrow_mut().relax(slabs_max))
+}
+
 /// Where a buffer goes when dropped.
 #[derive(Clone, Copy)]
 enum Home {
@@ -132,6 +140,8 @@ struct Class {
     vacant: Vec<u32>,
     in_use: usize,
     high_water: usize,
+    /// Most buffers that were out at once since [`relax`] counts.
+    peak: usize,
     slabs_live: usize,
 }
 
@@ -201,6 +211,7 @@ impl Arena {
         }
         class.in_use += 1;
         class.high_water = class.high_water.max(class.in_use);
+        class.peak = class.peak.max(class.in_use);
         // SAFETY: `slot` < SLAB_BUFS[index], as only bits of `full_mask` are ever set, so the offset stays inside the slab's allocation.
         let ptr = unsafe { slab.ptr.add(slot as usize * CLASS_BYTES[index]) };
         let class = u8::try_from(index).expect("four classes");
@@ -232,20 +243,46 @@ impl Arena {
 
     fn trim(&mut self) -> usize {
         let before = self.bytes;
-        for (index, class) in self.classes.iter_mut().enumerate() {
-            let layout = slab_layout(index);
-            for (at, entry) in class.slabs.iter_mut().enumerate() {
-                if let Some(slab) = entry.take_if(|slab| slab.free == full_mask(index)) {
-                    // SAFETY: allocated with this layout in `take_from_slab`; every buffer of it is free, so nothing points into it.
-                    unsafe { alloc::dealloc(slab.ptr.as_ptr(), layout) };
-                    self.bytes -= layout.size();
-                    class.slabs_live -= 1;
-                    class.vacant.push(u32::try_from(at).expect("slab indices fit u32"));
-                }
-            }
-            class.available.retain(|&at| class.slabs[at as usize].is_some());
+        for index in 0..CLASSES {
+            self.release(index, usize::MAX);
         }
         before - self.bytes
+    }
+
+    fn relax(&mut self, slabs_max: usize) -> usize {
+        let mut released = 0;
+        for (index, bufs) in SLAB_BUFS.into_iter().enumerate() {
+            let class = &self.classes[index];
+            let needed = class.peak.div_ceil(bufs as usize) + 1;
+            let spare = class.slabs_live.saturating_sub(needed);
+            released += self.release(index, spare.min(slabs_max - released));
+        }
+        if released < slabs_max {
+            self.classes.iter_mut().for_each(|class| class.peak = class.in_use);
+        }
+        released
+    }
+
+    /// Gives up to `slabs_max` idle slabs of a class back; how many.
+    fn release(&mut self, index: usize, slabs_max: usize) -> usize {
+        if slabs_max == 0 {
+            return 0;
+        }
+        let (class, layout, mut released) = (&mut self.classes[index], slab_layout(index), 0);
+        for (at, entry) in class.slabs.iter_mut().enumerate() {
+            if released < slabs_max
+                && let Some(slab) = entry.take_if(|slab| slab.free == full_mask(index))
+            {
+                // SAFETY: allocated with this layout in `take_from_slab`; every buffer of it is free, so nothing points into it.
+                unsafe { alloc::dealloc(slab.ptr.as_ptr(), layout) };
+                self.bytes -= layout.size();
+                class.slabs_live -= 1;
+                class.vacant.push(u32::try_from(at).expect("slab indices fit u32"));
+                released += 1;
+            }
+        }
+        class.available.retain(|&at| class.slabs[at as usize].is_some());
+        released
     }
 
     fn stats(&self) -> ArenaStats {

@@ -45,6 +45,34 @@ fn beyond_the_bound_buffers_come_from_the_heap_and_are_counted() {
 }
 
 #[test]
+fn what_a_crowd_needed_goes_when_it_is_gone_but_not_before() {
+    std::thread::spawn(|| {
+        let slab = slab_layout(3).size();
+        let slabs = || stats().classes[3].bytes / slab;
+        // Ten slabs of four buffers, and nothing goes while they are out, or in the round after.
+        let crowd: Vec<Buf> = (0..40).map(|_| alloc(64 * 1024)).collect();
+        assert_eq!((relax(100), slabs()), (0, 10));
+        drop(crowd);
+        assert_eq!((relax(100), slabs()), (0, 10), "it may come again");
+        assert_eq!((relax(3), slabs()), (3, 7), "a few at a time");
+        assert_eq!((relax(3), slabs()), (3, 4));
+        assert_eq!((relax(4), slabs()), (3, 1), "one stays for the next");
+        assert_eq!((relax(4), slabs()), (0, 1));
+        // Who takes five buffers time and again keeps two slabs and one.
+        for _ in 0..5 {
+            drop((0..5).map(|_| alloc(64 * 1024)).collect::<Vec<Buf>>());
+            assert_eq!((relax(4), slabs()), (0, 2));
+        }
+        drop((0..12).map(|_| alloc(64 * 1024)).collect::<Vec<Buf>>());
+        drop((0..5).map(|_| alloc(64 * 1024)).collect::<Vec<Buf>>());
+        assert_eq!((relax(4), slabs()), (0, 3));
+        assert_eq!((relax(4), slabs()), (2, 1));
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
 fn trim_keeps_slabs_with_a_buffer_in_use() {
     std::thread::spawn(|| {
         let mut held: Vec<Buf> = (0..64 * 3).map(|_| alloc(1)).collect();

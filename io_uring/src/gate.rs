@@ -1,6 +1,6 @@
 //! Waiting, on one core, for an event ([`Signal`]) or for everything in flight to end ([`Gate`]).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -8,13 +8,13 @@ use std::task::{Poll, Waker};
 /// An event of one core that happens once; everybody who waits goes on. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Signal {
-    state: Rc<RefCell<SignalState>>,
+    state: Rc<SignalState>,
 }
 
 #[derive(Default)]
 struct SignalState {
-    set: bool,
-    waiting: Vec<Waker>,
+    set: Cell<bool>,
+    waiters: Waiters,
 }
 
 impl Signal {
@@ -25,51 +25,37 @@ impl Signal {
 
     /// Makes it happen.
     pub fn set(&self) {
-        let waiting = {
-            let mut state = self.state.borrow_mut();
-            state.set = true;
-            std::mem::take(&mut state.waiting)
-        };
-        waiting.into_iter().for_each(Waker::wake);
+        self.state.set.set(true);
+        self.state.waiters.wake();
     }
 
     /// Whether it has happened.
     pub fn is_set(&self) -> bool {
-        self.state.borrow().set
+        self.state.set.get()
     }
 
     /// Waits until it happens. May be dropped at any time.
     pub async fn wait(&self) {
-        poll_fn(|cx| {
-            let mut state = self.state.borrow_mut();
-            if state.set {
-                return Poll::Ready(());
-            }
-            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        self.state.waiters.until(|| self.state.set.get()).await;
     }
 }
 
 /// Counts what is in flight on one core, so that a graceful stop can wait for it. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Gate {
-    state: Rc<RefCell<GateState>>,
+    state: Rc<GateState>,
 }
 
 #[derive(Default)]
 struct GateState {
-    inside: usize,
-    waiting: Vec<Waker>,
+    inside: Cell<usize>,
+    waiters: Waiters,
 }
 
 /// One thing in flight; dropping it says that it has ended.
 #[must_use = "dropping the pass leaves the gate"]
 pub struct Pass {
-    state: Rc<RefCell<GateState>>,
+    state: Rc<GateState>,
 }
 
 impl Gate {
@@ -80,41 +66,153 @@ impl Gate {
 
     /// Enters.
     pub fn enter(&self) -> Pass {
-        self.state.borrow_mut().inside += 1;
+        self.state.inside.set(self.state.inside.get() + 1);
         Pass { state: Rc::clone(&self.state) }
     }
 
     /// How many are inside.
     pub fn inside(&self) -> usize {
-        self.state.borrow().inside
+        self.state.inside.get()
     }
 
     /// Waits until nobody is inside. May be dropped at any time.
     pub async fn drained(&self) {
-        poll_fn(|cx| {
-            let mut state = self.state.borrow_mut();
-            if state.inside == 0 {
-                return Poll::Ready(());
-            }
-            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        self.state.waiters.until(|| self.state.inside.get() == 0).await;
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let waiting = {
-            let mut state = self.state.borrow_mut();
-            state.inside -= 1;
-            if state.inside > 0 {
-                return;
+        let inside = self.state.inside.get() - 1;
+        self.state.inside.set(inside);
+        if inside == 0 {
+            self.state.waiters.wake();
+        }
+    }
+}
+
+/// Those who wait, each at a place of its own that it leaves when it goes on or is dropped: a waker keeps its task's memory.
+#[derive(Default)]
+struct Waiters {
+    places: RefCell<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Waiters {
+    /// Waits until `done`, which is looked at again whenever [`Waiters::wake`] was called.
+    async fn until(&self, done: impl Fn() -> bool) {
+        let place = Place { waiters: self, at: Cell::new(None) };
+        poll_fn(|cx| {
+            if done() {
+                return Poll::Ready(());
             }
-            std::mem::take(&mut state.waiting)
-        };
-        waiting.into_iter().for_each(Waker::wake);
+            place.wait(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        let places = self.places.borrow().wakers.len();
+        for at in 0..places {
+            // Woken without the borrow: what a waker does is not known here.
+            let waker = self.places.borrow_mut().wakers[at].take();
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+struct Place<'a> {
+    waiters: &'a Waiters,
+    at: Cell<Option<usize>>,
+}
+
+impl Place<'_> {
+    fn wait(&self, waker: &Waker) {
+        let mut places = self.waiters.places.borrow_mut();
+        let at = self.at.get().or_else(|| places.free.pop()).unwrap_or_else(|| {
+            places.wakers.push(None);
+            places.wakers.len() - 1
+        });
+        self.at.set(Some(at));
+        let before = places.wakers[at].replace(waker.clone());
+        drop(places);
+        drop(before);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some(at) = self.at.get() else { return };
+        let mut places = self.waiters.places.borrow_mut();
+        let waker = places.wakers[at].take();
+        places.free.push(at);
+        drop(places);
+        // Its last owner may be this waker: then a task goes, and what it waits for with it.
+        drop(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_stops_waiting_leaves_nothing_behind() {
+        let counted = Arc::new(Counted::default());
+        let waker = Waker::from(Arc::clone(&counted));
+        let mut cx = Context::from_waker(&waker);
+        let (signal, gate) = (Signal::new(), Gate::new());
+        let pass = gate.enter();
+        for _ in 0..100 {
+            assert!(pin!(signal.wait()).poll(&mut cx).is_pending());
+            assert!(pin!(gate.drained()).poll(&mut cx).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&counted), 2, "only the context's waker is left");
+        assert_eq!(signal.state.waiters.places.borrow().wakers.len(), 1);
+        signal.set();
+        drop(pass);
+        assert_eq!(counted.0.load(Ordering::Relaxed), 0, "nobody waits");
+        assert!(pin!(signal.wait()).poll(&mut cx).is_ready());
+        assert!(pin!(gate.drained()).poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn everybody_who_waits_is_woken_once() {
+        let counted = Arc::new(Counted::default());
+        let waker = Waker::from(Arc::clone(&counted));
+        let mut cx = Context::from_waker(&waker);
+        let gate = Gate::new();
+        let (one, other) = (gate.enter(), gate.enter());
+        let mut first = pin!(gate.drained());
+        let mut second = pin!(gate.drained());
+        for _ in 0..3 {
+            assert!(first.as_mut().poll(&mut cx).is_pending());
+            assert!(second.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(one);
+        assert_eq!(counted.0.load(Ordering::Relaxed), 0, "one is inside");
+        drop(other);
+        assert_eq!(counted.0.load(Ordering::Relaxed), 2);
+        assert!(first.as_mut().poll(&mut cx).is_ready());
+        assert!(second.as_mut().poll(&mut cx).is_ready());
     }
 }

@@ -97,6 +97,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 impl<T> Shared<T> {
     fn wake(&self) {
         fence(Ordering::SeqCst);
+        // The swap acquires what the receiver released with its announcement: its seat.
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
             self.seat.get().expect("the receiver takes its seat before it sleeps").signal();
         }
@@ -194,7 +195,8 @@ impl<T: Send> Receiver<T> {
             return Poll::Ready(Some(value));
         }
         self.shared.seat.get_or_init(Seat::take).wait(cx.waker());
-        self.shared.asleep.store(true, Ordering::Relaxed);
+        // Release: who sees the announcement sees the seat.
+        self.shared.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         // Read before the last look: with it at zero, everything ever sent is visible to that look.
         let ended = self.shared.senders.load(Ordering::Acquire) == 0;

@@ -121,7 +121,8 @@ pub fn extract(args: &ExtractArgs, config: &Config) -> Result<ExitCode, String> 
     read.map_err(|error| format!("{}: {error}", args.file.display()))?;
     let settings = extract_config(config, 1);
     let extractor = Extractor::load(&settings).map_err(|error| error.to_string())?;
-    let _ticking = Ticker::start(&extractor, Duration::from_millis(5));
+    let ticking = Ticker::start(&extractor, Duration::from_millis(5));
+    let _ticking = ticking.map_err(|error| error.to_string())?;
     let options = Options::default();
     let mut input = Input::new(&body, &args.url, &options);
     input.charset_label = args.charset.as_deref();

@@ -1,10 +1,10 @@
 //! A running stream on the core that owns it: joins the machine, the log, the readers and the pages.
 
+mod flow;
 mod notes;
 
 use super::beyond::Beyond;
 use super::cached::Ask;
-use super::mesh::PageJob;
 use super::node::Node;
 use super::request::{CrawlRequest, Options, OrderName};
 use super::scribe;
@@ -13,7 +13,6 @@ use crate::local::Notify;
 use crate::observe::metrics::{Counter, PageEnd};
 use crate::observe::request_id::RequestId;
 use crate::observe::series::Endpoint;
-use crate::observe::trace::Mark;
 use crate::proto::events::{self, Event, Failure, Metadata, Page, PageResult, Progress, Summary};
 use crate::proto::text::Text;
 use crate::stream::machine::{Ended, Ending, Machine, Output, Plan};
@@ -206,7 +205,9 @@ impl Live {
         reader
     }
 
-    /// The stream is known to its core, and its first pages begin.
+    /// The stream is known to its core, and its first pages begin. That is before its head and its first
+    /// event are sent, so that pages in the cache leave with them; of the others no more begin than a
+    /// stream of unknown sizes may have under way, a microsecond or two for each.
     fn set_out(self: &Rc<Self>, node: &Rc<Node>, urls: &[Text], now: Instant) {
         self.beyond.iter().for_each(|beyond| beyond.start(0, urls));
         node.adopt(self);
@@ -335,73 +336,6 @@ impl Live {
             }
         }
         true
-    }
-
-    /// Pauses a stream whose readers are behind, or lets it go on; how many bytes it may still write.
-    fn hold_or_go_on(&self, node: &Rc<Node>, machine: &mut Machine) -> usize {
-        let behind = self.stream.with_log(|log| log.behind());
-        let flushing = machine.state() == State::Flushing;
-        let (left, held) = match &self.background {
-            Some(background) => {
-                let left = background.room();
-                (left, left == 0 || flushing && left < 2 * self.event_bytes.get())
-            }
-            None => {
-                let room = unread_room(node);
-                let most = if flushing { room / 4 } else { room / 2 };
-                (room.saturating_sub(behind), behind >= most || self.stream.starved())
-            }
-        };
-        let (before, paused) = (machine.state(), held);
-        machine.handle_watermark(paused);
-        self.stream.set_paused(machine.state() == State::Flushing);
-        match (before, machine.state()) {
-            (State::Active, State::Flushing) => {
-                node.observe.count(Counter::StreamsPaused);
-                self.note(Mark::Paused, behind as u64);
-            }
-            (State::Flushing, State::Active) => self.note(Mark::Resumed, behind as u64),
-            _ => {}
-        }
-        left
-    }
-
-    /// Starts the pages that may start, up to the first that the cache has: then there is an event
-    /// to write (`true`) before it is known what else may start.
-    fn start_pages(&self, node: &Rc<Node>, machine: &mut Machine, room: usize) -> bool {
-        let pages_max =
-            self.background.as_ref().map_or(u32::MAX, |background| background.pages_max());
-        // Each page in flight will add an event: what they may add together has to fit, too.
-        while machine.in_flight() < pages_max
-            && (machine.in_flight() == 0
-                || (machine.in_flight() as usize + 1) * self.event_bytes.get() < room)
-        {
-            let Some(index) = machine.poll_dispatch() else { break };
-            let url = machine.url(index).clone();
-            if self.beyond.as_ref().is_some_and(|beyond| beyond.lists_only()) {
-                let page = Box::new(PageResult::listed(url));
-                machine.handle_result(Instant::now(), index, page);
-                return true;
-            }
-            let key = self.ask.key(&url);
-            // Of a page whose links are followed more is needed than its result.
-            let hit = if self.follows() { None } else { self.ask.hit(node, key) };
-            if let Some(stored) = hit {
-                machine.handle_cached(Instant::now(), index, stored);
-                return true;
-            }
-            self.stream.note(|trace, now| trace.url(now, index as usize, Mark::UrlStarted, 0));
-            node.dispatch(PageJob {
-                stream: Arc::clone(&self.stream),
-                url,
-                key,
-                index,
-                options: Arc::clone(&self.options),
-                since: machine.started(),
-                deadline: machine.deadline(),
-            });
-        }
-        false
     }
 
     fn follows(&self) -> bool {
@@ -566,12 +500,6 @@ const fn not_closed(state: State) -> State {
         State::Closed => State::Closing,
         other => other,
     }
-}
-
-/// Bytes of the log that may wait for readers. The other half of the window stays with events that
-/// were sent already: a client that was cut off may not have got them.
-fn unread_room(node: &Node) -> usize {
-    node.shared.config.replay_bytes_max / 2
 }
 
 /// When a stream should end if it goes on at its pace so far.

@@ -53,24 +53,20 @@ pub struct LaneJob {
     pub stream: Option<Arc<Stream>>,
     /// When nobody wants the document any more.
     pub deadline: Instant,
-    /// When it was handed over.
+    /// When it began to wait for the lane.
     pub submitted: Instant,
-    /// Who waits for the answer.
-    pub ticket: usize,
-    /// Where the answer goes.
-    pub reply_to: Sender<Message>,
 }
 
 impl LaneJob {
-    /// The answer of a lane that takes no more work.
+    /// The answer to a page that the lane has not taken up.
     #[must_use]
-    pub fn refuse(self) -> LaneReply {
-        let message = "the extraction lane has ended";
+    pub fn refuse(&self, code: PageCode, message: &str) -> LaneReply {
         LaneReply {
-            outcome: Err(PageError::new(PageCode::ExtractFailed, Stage::ExtractWait, message)),
+            outcome: Err(PageError::new(code, Stage::ExtractWait, message)),
             about: None,
             waited: self.submitted.elapsed(),
             took: Duration::ZERO,
+            used: Duration::ZERO,
         }
     }
 }
@@ -86,6 +82,8 @@ pub struct LaneReply {
     pub waited: Duration,
     /// From there to the end.
     pub took: Duration,
+    /// CPU time of that.
+    pub used: Duration,
 }
 
 /// A letter to a core.

@@ -24,3 +24,4 @@ mod second;
 mod sitemap;
 mod spans;
 pub mod spare;
+pub mod turns;

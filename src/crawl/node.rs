@@ -2,10 +2,13 @@
 //! that it works on, for streams of any core.
 
 mod keep;
+mod lanes;
+mod owed;
 
 use super::cached::{Pages, Waiting};
+use super::lane::Handed;
 use super::live::{AddError, Live};
-use super::mesh::{LaneJob, LaneReply, Message, PageJob};
+use super::mesh::{Message, PageJob};
 use super::mirror;
 use super::report;
 use super::spare::Spares;
@@ -14,7 +17,7 @@ use crate::config;
 use crate::error::{ApiCode, ApiError};
 use crate::extract::Extractor;
 use crate::fetch::Fetcher;
-use crate::local::{Notify, Permit, Semaphore, Slot};
+use crate::local::Notify;
 use crate::observe::Core;
 use crate::observe::hist::Epoch;
 use crate::observe::metrics::{Counter, Egress};
@@ -30,6 +33,9 @@ use crate::stream::machine::{Ended, Ending};
 use crate::stream::registry::Registry;
 use crate::stream::{Stream, Totals, Watcher};
 use bytes::BytesMut;
+use lanes::Desk;
+pub use lanes::{Extraction, LANE_PAGES_MAX};
+pub(super) use owed::Here;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -38,7 +44,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
 use uring::Gate;
-use uring::lane::{Lane, LaneStats};
+use uring::lane::Lane;
 use uring::mailbox::{Receiver, SendError, Sender};
 
 /// How often streams whose resume window is over are looked for.
@@ -104,10 +110,8 @@ pub struct Node {
     /// The principal of whoever shows no credential.
     pub anonymous: Arc<str>,
     pub(super) fetcher: Rc<Fetcher>,
-    lane: Lane<LaneJob>,
-    lane_places: Rc<Semaphore>,
-    tickets: RefCell<HashMap<usize, Ticket>>,
-    next_ticket: Cell<usize>,
+    /// What waits for the lane, and the lane.
+    desk: Desk,
     /// Streams that this core owns and that still run.
     live: RefCell<HashMap<Ulid, Rc<Live>>>,
     /// Streams of this core that are over, by the end of their resume window.
@@ -139,12 +143,6 @@ pub struct Node {
     pub background: Gate,
 }
 
-/// A page in the lane: its place there is given back when the lane answers, not before.
-struct Ticket {
-    slot: Rc<Slot<LaneReply>>,
-    _place: Permit,
-}
-
 impl Node {
     /// A core's node; its mailbox is read by [`Node::serve`].
     #[must_use]
@@ -152,19 +150,16 @@ impl Node {
         index: usize,
         shared: Arc<Shared>,
         fetcher: Rc<Fetcher>,
-        lane: Lane<LaneJob>,
+        lane: Lane<Handed>,
     ) -> Rc<Self> {
         Rc::new(Self {
             index,
             observe: Core::new(shared.epoch, Instant::now()),
             slow_first_bytes: Sparing::default(),
             anonymous: Arc::from(""),
-            lane_places: Semaphore::new(shared.config.extract_queue_max),
             shared,
             fetcher,
-            lane,
-            tickets: RefCell::default(),
-            next_ticket: Cell::new(0),
+            desk: Desk::new(lane),
             live: RefCell::default(),
             finished: RefCell::default(),
             pages: RefCell::default(),
@@ -208,11 +203,7 @@ impl Node {
                 }
             }
             Message::Landed { flight, landing } => self.waiting.land(flight, &landing),
-            Message::Extracted { ticket, reply } => {
-                if let Some(ticket) = self.tickets.borrow_mut().remove(&ticket) {
-                    ticket.slot.fill(*reply);
-                }
-            }
+            Message::Extracted { ticket, reply } => self.handle_extracted(ticket, *reply),
             Message::Abort { stream } => self.abort_pages(stream),
             Message::Cancel { stream } => self.cancel_here(stream),
             Message::Add { stream, urls, to } => {
@@ -337,11 +328,6 @@ impl Node {
         }
     }
 
-    /// What the lane did so far.
-    pub(super) fn lane_stats(&self) -> LaneStats {
-        self.lane.stats()
-    }
-
     /// Pages that the sandbox stopped or that failed in it.
     pub(super) fn traps(&self) -> u64 {
         self.traps.get()
@@ -380,15 +366,6 @@ impl Node {
             Ok(()) => {}
             Err(SendError::Full(message) | SendError::Closed(message)) => self.handle(message),
         }
-    }
-
-    fn work(self: &Rc<Self>, job: PageJob) {
-        let node = Rc::clone(self);
-        drop(uring::spawn(async move {
-            let result = node.page(&job).await;
-            node.report(job.stream.owner(), job.stream.id(), job.index, result).await;
-            node.idle.notify();
-        }));
     }
 
     async fn report(self: &Rc<Self>, owner: usize, stream: Ulid, index: u32, page: PageResult) {
@@ -436,24 +413,6 @@ impl Node {
             let node = Rc::clone(self);
             drop(uring::spawn(async move { node.post(core, message).await }));
         }
-    }
-
-    /// Hands a page to the lane and waits for its answer.
-    pub async fn extract(&self, job: impl FnOnce(usize, Sender<Message>) -> LaneJob) -> LaneReply {
-        let place = self.lane_places.acquire().await;
-        let number = self.next_ticket.replace(self.next_ticket.get().wrapping_add(1));
-        let slot = Rc::<Slot<LaneReply>>::default();
-        let ticket = Ticket { slot: Rc::clone(&slot), _place: place };
-        self.tickets.borrow_mut().insert(number, ticket);
-        let job = job(number, self.shared.mesh[self.index].clone());
-        if let Err(refused) = self.lane.try_submit(job) {
-            // The places are as many as the queue is long, so only a lane that has ended refuses.
-            self.tickets.borrow_mut().remove(&number);
-            return refused.into_inner().refuse();
-        }
-        let reply = slot.take().await;
-        self.traps.set(self.traps.get() + u64::from(reply.outcome.is_err()));
-        reply
     }
 
     /// Registers a reader on this core; it is woken through `notify`.

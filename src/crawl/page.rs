@@ -3,9 +3,10 @@
 use super::cached::{self, Ask};
 use super::indexing;
 use super::mesh::{LaneJob, PageJob};
-use super::node::Node;
+use super::node::{Here, Node};
 use super::request::{Format, Options, Robots};
 use super::spans;
+use super::turns::{Line, Whose};
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::error::{PageCode, PageError, Stage};
@@ -58,13 +59,8 @@ impl Node {
 
     /// Works on a page on this core, until it is done or [`Node::abort_pages`] ends it.
     pub async fn page(self: &Rc<Self>, job: &PageJob) -> PageResult {
-        let stream = job.stream.id();
-        let abort = Rc::new(Notify::default());
-        self.pages.borrow_mut().entry(stream).or_default().push(Rc::clone(&abort));
-        let result = cached::run(self, job, &abort).await;
-        self.forget_page(stream, &abort);
-        self.idle.notify();
-        result
+        let here = Here::new(self, job.stream.id());
+        cached::run(self, job, &here.abort).await
     }
 }
 
@@ -183,31 +179,44 @@ async fn extract(
         final_url: Some(fetched.final_url.clone()),
         status: fetched.status,
         wire_bytes: fetched.wire_bytes,
-        body_bytes: fetched.body.len() as u64,
+        body_bytes: fetched.body_bytes,
         cache_key: job.key.number(),
         ..PageResult::failed(job.url.clone(), ended(Stage::ExtractWait))
     };
-    let stream = Arc::clone(&job.stream);
-    let options = lane_options(&job.options);
-    let waiting = node.extract(move |ticket, reply_to| LaneJob {
-        body: fetched.body,
-        charset: fetched.charset,
-        url: fetched.final_url,
-        options,
-        stream: Some(stream),
-        deadline,
-        submitted: Instant::now(),
-        ticket,
-        reply_to,
-    });
-    let mut waiting = std::pin::pin!(waiting);
-    let mut reply = match uring::select2(waiting.as_mut(), abort.notified()).await {
-        Either::Left(reply) => Some(reply),
+    let submitted = Instant::now();
+    let whose = Whose {
+        client: Arc::clone(&job.stream.birth.principal),
+        line: Line::Stream(job.stream.id()),
+    };
+    let waiting = node.extract(
+        whose,
+        LaneJob {
+            body: fetched.body,
+            charset: fetched.charset,
+            url: fetched.final_url,
+            options: lane_options(&job.options),
+            stream: Some(Arc::clone(&job.stream)),
+            deadline,
+            submitted,
+        },
+    );
+    let in_time = uring::time::timeout_at(deadline, waiting.reply());
+    let mut reply = match uring::select2(in_time, abort.notified()).await {
+        Either::Left(Ok(reply)) => Some(reply),
+        Either::Left(Err(_)) => {
+            let message = "the page's time was up before the lane took it up";
+            let error = PageError::new(PageCode::UrlTimeout, Stage::ExtractWait, message);
+            result.error = Some(late(error, job));
+            None
+        }
         Either::Right(()) => None,
     };
+    if reply.is_none() && !waiting.withdraw() {
+        // The lane sees flag and deadline within an epoch or two; then nothing of it is left running.
+        reply = uring::time::timeout(LANE_QUIESCE, waiting.reply()).await.ok();
+    }
     if reply.is_none() {
-        // The lane sees the stream's flag within an epoch or two; then nothing of it is left running.
-        reply = uring::time::timeout(LANE_QUIESCE, waiting).await.ok();
+        timings.add(Stage::ExtractWait, submitted.elapsed());
     }
     if let Some(reply) = reply {
         timings.add(Stage::ExtractWait, reply.waited);

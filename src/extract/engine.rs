@@ -185,7 +185,7 @@ fn check_interface(module: &Module) -> Result<(), LoadError> {
 
 /// Makes one instance and asks for its version, within a time budget of its own.
 fn check_version(engine: &Engine, pre: &InstancePre<Page>) -> Result<(), LoadError> {
-    let ticker = Ticker::over(engine, Duration::from_millis(5));
+    let ticker = Ticker::over(engine, None, Duration::from_millis(5))?;
     let mut store = Store::new(engine, Page::probe(Instant::now() + PROBE_BUDGET));
     Page::arm(&mut store);
     let failed = |error: wasmtime::Error| LoadError::Probe(chain(&error));

@@ -21,6 +21,7 @@ use wasmtime::{Engine, InstancePre};
 
 pub use engine::default_cache_dir;
 pub use options::{BUILT_IN, Formats, NAME_BYTES_MAX, Options, Wanted};
+use ticker::Pulse;
 pub use ticker::Ticker;
 use worker::ExtractorExports;
 pub use worker::{Extracted, Input, Worker};
@@ -78,6 +79,8 @@ pub enum LoadError {
     Probe(String),
     #[error("no WebAssembly engine on this machine: {0}")]
     Engine(String),
+    #[error("cannot start the thread that enforces the extractor's time limits: {0}")]
+    Ticker(std::io::Error),
 }
 
 /// How a module was loaded.
@@ -104,6 +107,7 @@ struct Inner {
     pre: InstancePre<page::Page>,
     config: ExtractConfig,
     report: LoadReport,
+    pulse: Arc<Pulse>,
 }
 
 impl Extractor {
@@ -117,7 +121,8 @@ impl Extractor {
     pub fn load(config: &ExtractConfig) -> Result<Self, LoadError> {
         let engine::Loaded { engine, pre, report } = engine::load(config)?;
         let config = config.clone();
-        Ok(Self { inner: Arc::new(Inner { engine, pre, config, report }) })
+        let pulse = Arc::default();
+        Ok(Self { inner: Arc::new(Inner { engine, pre, config, report, pulse }) })
     }
 
     /// A look at a module's file, in milliseconds; [`Extractor::load`] sees the rest of what may be
@@ -148,12 +153,22 @@ impl Extractor {
         &self.inner.report
     }
 
+    /// Bytes of a body that a worker looks at: what the guest is given, and whether there is more.
+    #[must_use]
+    pub fn body_bytes_read(&self) -> usize {
+        self.inner.config.html_bytes_max.saturating_add(1)
+    }
+
     fn config(&self) -> &ExtractConfig {
         &self.inner.config
     }
 
     fn engine(&self) -> &Engine {
         &self.inner.engine
+    }
+
+    fn pulse(&self) -> &Arc<Pulse> {
+        &self.inner.pulse
     }
 
     fn pre(&self) -> &InstancePre<page::Page> {

@@ -35,7 +35,7 @@ fn built_in() -> &'static Extractor {
         // A test run without optimization must not fail for its slowness.
         let config = ExtractConfig { cpu_budget: Duration::from_secs(5), ..config() };
         let extractor = Extractor::load(&config).unwrap();
-        let ticker = Ticker::start(&extractor, Duration::from_millis(5));
+        let ticker = Ticker::start(&extractor, Duration::from_millis(5)).unwrap();
         (extractor, ticker)
     });
     extractor

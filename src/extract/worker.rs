@@ -110,8 +110,6 @@ impl Worker {
     /// page.
     pub fn extract(&mut self, input: &Input<'_>) -> Result<Extracted, PageError> {
         let config = self.extractor.config();
-        let decoded =
-            charset::decode(input.body, input.charset_label, input.url, config.html_bytes_max);
         let page = Page::new(
             self.cpu_clock,
             config.cpu_budget,
@@ -121,6 +119,9 @@ impl Worker {
         if let Some(stop @ (Stop::Cancelled | Stop::Deadline)) = page.due() {
             return Err(stopped(stop, config.cpu_budget));
         }
+        let decoded =
+            charset::decode(input.body, input.charset_label, input.url, config.html_bytes_max);
+        let _running = self.extractor.pulse().run();
         let mut store = Store::new(self.extractor.engine(), page);
         Page::arm(&mut store);
         let lines = input.options.lines();

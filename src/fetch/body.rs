@@ -19,9 +19,10 @@ pub(crate) struct Sink<'h> {
     head: &'h Head,
     kind: Kind,
     decoder: Decoder,
-    /// The decoded body so far.
+    /// The decoded body so far, as far as it is kept.
     body: Vec<u8>,
     bytes_max: u64,
+    bytes_kept: usize,
     sniffed: bool,
 }
 
@@ -30,10 +31,16 @@ impl<'h> Sink<'h> {
         head: &'h Head,
         kind: Kind,
         request: &FetchRequest<'_>,
+        page_bytes_kept: usize,
     ) -> Result<Self, PageError> {
         let bytes_max = request.max_body_bytes;
         let decoder = Decoder::new(&head.codings, bytes_max)?;
-        Ok(Self { head, kind, decoder, body: Vec::new(), bytes_max, sniffed: false })
+        let bytes_kept = match kind {
+            Kind::Page => page_bytes_kept.max(sniff::SNIFF_BYTES),
+            Kind::Robots | Kind::File | Kind::Call => usize::MAX,
+        };
+        let body = Vec::new();
+        Ok(Self { head, kind, decoder, body, bytes_max, bytes_kept, sniffed: false })
     }
 
     /// Decodes one piece, a turn at a time. `false`: there is enough of it, read no further.
@@ -41,6 +48,7 @@ impl<'h> Sink<'h> {
         loop {
             match self.decoder.handle_input(data, &mut self.body, DECODE_TURN_BYTES) {
                 Ok(progress) => {
+                    self.body.truncate(self.bytes_kept);
                     data = &data[progress.consumed..];
                     if progress.drained {
                         break;
@@ -59,15 +67,15 @@ impl<'h> Sink<'h> {
         Ok(true)
     }
 
-    /// The body has come to its end.
-    pub(crate) fn finish(self) -> Result<Vec<u8>, PageError> {
+    /// The body has come to its end: what is kept of it, and the bytes of the whole.
+    pub(crate) fn finish(self) -> Result<(Vec<u8>, u64), PageError> {
         self.decoder.handle_end()?;
-        Ok(self.body)
+        Ok(self.cut())
     }
 
-    /// The body that was cut short.
-    pub(crate) fn cut(self) -> Vec<u8> {
-        self.body
+    /// As [`Sink::finish`], of a body that was cut short.
+    pub(crate) fn cut(self) -> (Vec<u8>, u64) {
+        (self.body, self.decoder.decoded_bytes())
     }
 
     /// Bytes of framed content above which it is refused, before and while it is decoded.

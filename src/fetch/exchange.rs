@@ -188,15 +188,16 @@ impl Fetcher {
         };
         let success = (200..300).contains(&head.status);
         let empty = matches!(source, Source::Http1 { framing: Framing::None, .. });
-        let body = if gate == Gate::Refuse && !empty {
+        let (body, body_bytes) = if gate == Gate::Refuse && !empty {
             if success {
                 let message = format!("{} is not a page", head.content_type.essence);
                 return Err(PageError::new(PageCode::UnsupportedType, Stage::Ttfb, message));
             }
-            Vec::new() // the page of an error that is no page: the status is all there is
+            (Vec::new(), 0) // the page of an error that is no page: the status is all there is
         } else {
             track.enter(Stage::Body);
-            let sink = Sink::new(&head, kind, request)?;
+            let kept = self.shared.config.page_bytes_kept;
+            let sink = Sink::new(&head, kind, request, kept)?;
             self.read_body(target, source, sink, track).await?
         };
         let essence = match sniff_gate(gate, &head.content_type, &body) {
@@ -209,7 +210,7 @@ impl Fetcher {
         };
         let not_modified = request.not_modified(target, head.status);
         let fetched = head.into_fetched(essence, body, hops);
-        Ok(Hop::Answer(Box::new(Fetched { not_modified, ..fetched })))
+        Ok(Hop::Answer(Box::new(Fetched { not_modified, body_bytes, ..fetched })))
     }
 
     async fn read_body(
@@ -218,7 +219,7 @@ impl Fetcher {
         source: Source,
         mut sink: Sink<'_>,
         track: &Track<'_>,
-    ) -> Result<Vec<u8>, PageError> {
+    ) -> Result<(Vec<u8>, u64), PageError> {
         let idle = self.shared.config.body_idle_timeout;
         let whole = match source {
             Source::Http1 { mut conn, mut inbox, framing, keep_alive } => {
@@ -269,6 +270,7 @@ impl Head {
             content_type,
             charset: self.content_type.charset,
             body,
+            body_bytes: 0,
             wire_bytes: 0,
             timings: crate::timings::Timings::default(),
             redirects,

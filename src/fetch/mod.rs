@@ -112,6 +112,9 @@ pub struct FetchConfig {
     /// URL of a service that the operator has named: its host and port may be called
     /// ([`Fetcher::call`]) wherever they lead to. Default: none.
     pub service: Option<String>,
+    /// Bytes of a page's body that are kept; of a longer one the rest is read, checked and counted, no
+    /// more. Default: all.
+    pub page_bytes_kept: usize,
     /// Idle connections of one core. Default: 8 per origin, 256 in all, for 30 s.
     pub pool: PoolLimits,
 }
@@ -138,6 +141,7 @@ impl Default for FetchConfig {
             host_concurrency: 64,
             host_interval: Duration::ZERO,
             service: None,
+            page_bytes_kept: usize::MAX,
             pool: PoolLimits { per_origin: 8, total: 256, idle: Duration::from_secs(30) },
         }
     }
@@ -279,9 +283,12 @@ pub struct Fetched {
     pub content_type: String,
     /// The `charset` parameter of its `Content-Type`, as written.
     pub charset: Option<String>,
-    /// The body without content codings, in its own charset. Empty for an answer other than 2xx
-    /// whose type is no page's.
+    /// The body without content codings, in its own charset; of a page that is longer than
+    /// [`FetchConfig::page_bytes_kept`] its beginning. Empty for an answer other than 2xx whose type is
+    /// no page's.
     pub body: Vec<u8>,
+    /// Bytes of the whole body.
+    pub body_bytes: u64,
     /// Bytes of HTTP received, over all hops: heads, framing and encoded bodies, without TLS's own.
     pub wire_bytes: u64,
     /// Time in [`Stage::Dns`] to [`Stage::Body`], summed over all hops.

@@ -72,7 +72,7 @@ impl<'s> Track<'s> {
         match outcome {
             Ok(fetched) => {
                 count(&self.stats.fetched, 1);
-                count(&self.stats.body_bytes, fetched.body.len() as u64);
+                count(&self.stats.body_bytes, fetched.body_bytes);
                 let final_url = self.url.take();
                 Ok(Fetched { final_url, timings, wire_bytes, ..fetched })
             }

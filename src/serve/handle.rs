@@ -19,6 +19,7 @@ use crate::crawl::query;
 use crate::crawl::report;
 use crate::crawl::request::deepsearch::parse_deepsearch;
 use crate::crawl::request::{self, CrawlRequest, Options, OrderName};
+use crate::crawl::turns::{Line, Whose};
 use crate::error::{ApiCode, ApiError, PageCode, PageError, Stage};
 use crate::observe::exposition::Format;
 use crate::observe::query::LatencyQuery;
@@ -314,22 +315,24 @@ pub(super) struct Done {
 pub(super) async fn extract_page(conn: &Conn, given: Given) -> Result<Done, ApiError> {
     let Given { html, charset, url, options } = given;
     check_base(&url)?;
-    let options = page::lane_options(&options);
     let submitted = Instant::now();
-    let waiting = conn.node.extract(move |ticket, reply_to| LaneJob {
+    let job = LaneJob {
         body: html,
         charset,
         url,
-        options,
+        options: page::lane_options(&options),
         stream: None,
         deadline: submitted + EXTRACT_DEADLINE,
         submitted,
-        ticket,
-        reply_to,
-    });
-    let Ok(reply) = uring::time::timeout(EXTRACT_DEADLINE, waiting).await else {
-        let error = ApiError::new(ApiCode::Overloaded, "the extraction lanes are busy");
-        return Err(error.retry_after(Duration::from_secs(1)));
+    };
+    let line = Line::Address(conn.visit.address_number());
+    let whose = Whose { client: conn.principal(), line };
+    if conn.node.lane_is_full_for(&whose) {
+        return Err(busy());
+    }
+    let waiting = conn.node.extract(whose, job);
+    let Ok(reply) = uring::time::timeout(EXTRACT_DEADLINE, waiting.reply()).await else {
+        return Err(busy());
     };
     let mut timings = Timings::default();
     timings.add(Stage::ExtractWait, reply.waited);
@@ -379,7 +382,13 @@ fn extract_error(error: PageError) -> ApiError {
     let code = match error.code {
         PageCode::ExtractTimeout => ApiCode::ExtractTimeout,
         PageCode::ExtractMemory => ApiCode::ExtractMemory,
+        PageCode::DeadlineExceeded => return busy(),
         _ => ApiCode::ExtractFailed,
     };
     ApiError::new(code, error.message)
+}
+
+fn busy() -> ApiError {
+    let error = ApiError::new(ApiCode::Overloaded, "the extraction lanes are busy");
+    error.retry_after(Duration::from_secs(1))
 }

@@ -156,6 +156,11 @@ pub struct Machine {
     sources: u32,
     /// For [`Order::Input`]: results that wait for an earlier index.
     held: BTreeMap<u32, Page>,
+    /// Bytes of those.
+    held_bytes: usize,
+    /// Results that came, and bytes of the largest.
+    came: u32,
+    largest: usize,
     order_next: u32,
     ttfr: Option<Duration>,
     ending: Option<Ending>,
@@ -180,6 +185,9 @@ impl Machine {
             in_flight: 0,
             sources: plan.sources,
             held: BTreeMap::new(),
+            held_bytes: 0,
+            came: 0,
+            largest: 0,
             order_next: 0,
             ttfr: None,
             ending: None,
@@ -290,14 +298,19 @@ impl Machine {
 
     /// The next URL to fetch, while there is one and it may start.
     pub fn poll_dispatch(&mut self) -> Option<u32> {
+        let next = self.next_dispatch()?;
+        self.in_flight += 1;
+        self.dispatch_next += 1;
+        Some(next)
+    }
+
+    /// What [`Machine::poll_dispatch`] would answer.
+    #[must_use]
+    pub fn next_dispatch(&self) -> Option<u32> {
         let open = self.state == State::Active
             && self.in_flight < self.plan.concurrency
             && self.dispatch_next < self.total();
-        open.then(|| {
-            self.in_flight += 1;
-            self.dispatch_next += 1;
-            self.dispatch_next - 1
-        })
+        open.then_some(self.dispatch_next)
     }
 
     /// What to write or do next.
@@ -366,6 +379,19 @@ impl Machine {
         self.in_flight
     }
 
+    /// Bytes of results that wait for an earlier index. They are in nobody's log yet; the index that
+    /// they wait for is under way, because URLs are handed out in their order.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Results that came, in whichever order, and the bytes of the largest.
+    #[must_use]
+    pub const fn came(&self) -> (u32, usize) {
+        (self.came, self.largest)
+    }
+
     /// When the stream began.
     #[must_use]
     pub const fn started(&self) -> Instant {
@@ -391,6 +417,8 @@ impl Machine {
     }
 
     fn deliver(&mut self, now: Instant, index: u32, page: Page) {
+        self.came += 1;
+        self.largest = self.largest.max(page.bytes());
         if self.plan.order == Order::Completion {
             self.emit(now, index, page);
             return;
@@ -399,9 +427,11 @@ impl Machine {
             self.emit(now, index, page);
             self.order_next += 1;
         } else {
+            self.held_bytes += page.bytes();
             self.held.insert(index, page);
         }
         while let Some(page) = self.held.remove(&self.order_next) {
+            self.held_bytes -= page.bytes();
             self.emit(now, self.order_next, page);
             self.order_next += 1;
         }

@@ -25,10 +25,10 @@ use ulid::Ulid;
 /// Events that a log has room for before any is written; above it, it grows.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// Bytes that all streams' logs hold together, and how many streams there are.
+/// Bytes that all streams hold together, and how many streams there are.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// Bytes of events held in logs.
+    /// Bytes of events in logs, and of results that wait to be written.
     pub bytes: AtomicUsize,
     /// Streams that have not reached their last event.
     pub running: AtomicUsize,
@@ -132,6 +132,8 @@ pub struct Stream {
     shared: Mutex<Shared>,
     trace: Mutex<FlightRecorder>,
     totals: Arc<Totals>,
+    /// Bytes of results that wait to be written.
+    held: AtomicUsize,
     /// Its place in its client's trace, where the client has one.
     trace_context: OnceLock<(TraceContext, [u8; 8])>,
 }
@@ -164,6 +166,7 @@ impl Stream {
             shared: Mutex::new(Shared { log, watchers: Vec::new(), status }),
             trace: Mutex::new(trace),
             totals,
+            held: AtomicUsize::new(0),
             trace_context: OnceLock::new(),
         })
     }
@@ -194,6 +197,16 @@ impl Stream {
         }
         if last {
             self.totals.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes of results wait for others before they are written: they count as the log's do.
+    pub fn set_held(&self, bytes: usize) {
+        let before = self.held.swap(bytes, Ordering::Relaxed);
+        if bytes >= before {
+            self.totals.bytes.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            self.totals.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
         }
     }
 
@@ -356,6 +369,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.set_held(0);
         let (bytes, ended) = self.with_log(|log| (log.bytes(), log.ended()));
         self.totals.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if !ended {

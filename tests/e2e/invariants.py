@@ -133,3 +133,6 @@ def _result(event, total):
     timings = result.get("timings_us", {})
     if any(stage not in STAGES or not 0 <= micros < 3_600_000_000 for stage, micros in timings.items()):
         yield f"{where}: timings {timings}"
+    # No part of the time is in no stage: a page's time is the sum of what its stages took.
+    if abs(sum(timings.values()) / 1000 - result["processing_time_ms"]) > 1:
+        yield f"{where}: {result['processing_time_ms']} ms of {timings}"

@@ -309,23 +309,24 @@ class Times(Cached):
 
 class SingleFlight(Cached):
     def test_a_thousand_at_once_make_one_fetch(self):
-        """Ten clients with a hundred of the same URL each, on all cores."""
-        url = self.origin.page(1001, latency="700ms")
+        """Sixty-three clients with sixteen of the same URL each, on all cores: as many as a stream may
+        have under way before it knows of a page's size."""
+        url = self.origin.page(1001, latency="2s")
         found = []
 
         def client():
-            found.extend(results(self.crawl([url] * 100, concurrency=100)).values())
+            found.extend(results(self.crawl([url] * 16, concurrency=16)).values())
 
-        threads = [threading.Thread(target=client) for _ in range(10)]
+        threads = [threading.Thread(target=client) for _ in range(63)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
-        self.assertEqual(len(found), 1000)
-        self.assertEqual([result["error"] for result in found], [None] * 1000)
+        self.assertEqual(len(found), 1008)
+        self.assertEqual([result["error"] for result in found], [None] * 1008)
         self.assertEqual(self.hits(url), 1)
         uses = [result["cache"] for result in found]
-        self.assertEqual((uses.count("miss"), uses.count("hit")), (1, 999))
+        self.assertEqual((uses.count("miss"), uses.count("hit")), (1, 1007))
         self.assertGreater(self.metric("forebay_cache_joins_total"), 500)
         self.assertEqual(ask(self.server, "GET", "/healthz").json()["cache"]["flights"], 0)
 

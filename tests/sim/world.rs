@@ -314,12 +314,13 @@ impl World {
             self.trace(&format!("{output:?}"));
             self.write(output);
         }
-        let behind = self.log.behind() >= self.log_bytes_max / 2;
-        if behind && self.machine.state() == State::Active {
-            self.seen.paused += 1;
-        }
-        self.machine.handle_watermark(behind);
-        while let Some(index) = self.machine.poll_dispatch() {
+        loop {
+            let behind = self.log.behind() + self.machine.held_bytes() >= self.log_bytes_max / 2;
+            if behind && self.machine.state() == State::Active {
+                self.seen.paused += 1;
+            }
+            self.machine.handle_watermark(behind);
+            let Some(index) = self.machine.poll_dispatch() else { break };
             assert!(!self.aborted, "nothing begins after the end");
             if self.random.chance(20) {
                 self.find_cached(index);
@@ -339,6 +340,11 @@ impl World {
         let small = self.urls.len() as u64 * head;
         let most = self.log_bytes_max as u64 + late + small;
         assert!((self.log.bytes() as u64) < most, "{} bytes, {most} at most", self.log.bytes());
+        // What waits for an earlier index pauses the crawl as what waits for readers does, so it never
+        // is more than half the window, what was under way, and a page or two from the cache.
+        let (held, page) = (self.machine.held_bytes() as u64, self.document_bytes_max + head);
+        let most = self.log_bytes_max as u64 / 2 + (u64::from(self.concurrency) + 2) * page;
+        assert!(held <= most || self.aborted, "{held} bytes held, {most} at most");
     }
 
     fn write(&mut self, output: Output) {

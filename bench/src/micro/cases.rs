@@ -386,7 +386,7 @@ fn guest_wasm() -> Result<(Run, u64), Failure> {
         ..extract::ExtractConfig::default()
     };
     let extractor = Extractor::load(&config)?;
-    let ticker = Ticker::start(&extractor, Duration::from_millis(5));
+    let ticker = Ticker::start(&extractor, Duration::from_millis(5))?;
     let mut worker = extractor.worker(uring::lane::thread_cpu_time);
     let options = extract::Options::default();
     let run = move || {

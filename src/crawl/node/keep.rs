@@ -8,6 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 use ulid::Ulid;
 
+/// Slabs of the arena that are given back before others have their turn.
+const SLABS_AT_ONCE: usize = 16;
+
 impl Node {
     /// A stream of this core is over: it can be read until its resume window ends, or until there
     /// are too many newer ones; one that is not `ours` to forget, until somebody else does.
@@ -72,6 +75,9 @@ impl Node {
                 uring::yield_now().await;
             }
             self.sweep_spares().await;
+            while uring::arena::relax(SLABS_AT_ONCE) == SLABS_AT_ONCE {
+                uring::yield_now().await;
+            }
             let over: Vec<_> = self
                 .finished
                 .borrow()

@@ -60,7 +60,7 @@ impl Guest {
     /// Extracts one page, and one more to see that the worker lives.
     fn run(&self) -> Result<Extracted, PageError> {
         let extractor = self.load().unwrap();
-        let _ticker = Ticker::start(&extractor, Duration::from_millis(5));
+        let _ticker = Ticker::start(&extractor, Duration::from_millis(5)).unwrap();
         let mut worker = extractor.worker(cpu_clock);
         let first = extract(&mut worker, b"<p>a</p>");
         let second = extract(&mut worker, b"<p>a</p>");

@@ -77,7 +77,7 @@ fn a_page_of_64_mib_is_cut() {
 #[test]
 fn quadratic_pages_end_at_the_budget() {
     let extractor = Extractor::load(&config()).unwrap();
-    let _ticker = Ticker::start(&extractor, Duration::from_millis(5));
+    let _ticker = Ticker::start(&extractor, Duration::from_millis(5)).unwrap();
     let mut worker = extractor.worker(cpu_clock);
     let slow = [
         "<div>".repeat(100_000),
@@ -98,7 +98,7 @@ fn quadratic_pages_end_at_the_budget() {
 #[test]
 fn a_megabyte_of_ampersands_costs_its_page_only() {
     let extractor = Extractor::load(&config()).unwrap();
-    let _ticker = Ticker::start(&extractor, Duration::from_millis(5));
+    let _ticker = Ticker::start(&extractor, Duration::from_millis(5)).unwrap();
     let mut worker = extractor.worker(cpu_clock);
     match extract(&mut worker, "&".repeat(1_000_000).as_bytes()) {
         Ok(extracted) => assert!(document(&extracted)["text"].is_string()),
@@ -184,7 +184,7 @@ fn compiled_code_is_kept_in_a_private_folder() {
     assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
     let second = Extractor::load(&config).unwrap();
     assert!(second.report().cached, "{:?}", second.report());
-    let _ticker = Ticker::start(&second, Duration::from_millis(5));
+    let _ticker = Ticker::start(&second, Duration::from_millis(5)).unwrap();
     assert_works(&mut second.worker(cpu_clock));
 
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();

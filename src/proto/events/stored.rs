@@ -68,6 +68,21 @@ impl Page {
         }
     }
 
+    /// Bytes of memory that it takes, about, while it waits. Those of a cached page count, too: the cache
+    /// may forget it meanwhile.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let more = match self {
+            Self::Fetched(page) => {
+                let final_url = page.final_url.as_ref().map_or(0, String::len);
+                let document = page.document.as_ref().map_or(0, |document| document.json.len());
+                page.url.len() + final_url + document
+            }
+            Self::Cached(stored) => stored.len(),
+        };
+        size_of::<PageResult>() + more
+    }
+
     /// Whether it was in the cache.
     #[must_use]
     pub fn from_cache(&self) -> bool {

@@ -22,6 +22,12 @@ impl AddressKey {
         }
     }
 
+    /// The key as a number.
+    #[must_use]
+    pub const fn number(self) -> u128 {
+        self.0
+    }
+
     /// Which of `shards` it belongs to. An attacker may choose addresses that share one: then the
     /// lock is busier, no more.
     pub(super) fn shard(self, shards: usize) -> usize {

@@ -111,6 +111,12 @@ impl Visit {
         visit
     }
 
+    /// What the client's address counts as.
+    #[must_use]
+    pub fn address_number(&self) -> u128 {
+        AddressKey::of(self.address).number()
+    }
+
     /// The API key that the request was admitted with.
     #[must_use]
     pub const fn key(&self) -> Option<&Arc<Key>> {
