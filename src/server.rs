@@ -425,6 +425,11 @@ fn load_extractor(
             warm_up(extractor);
         }
         let ticking = outcome.as_ref().ok().map(|extractor| Ticker::start(extractor, TICK));
+        // Before anybody can be told that work is taken.
+        if let Ok(extractor) = &outcome {
+            let module = &extractor.report().module_sha256;
+            shared.pages.set_extractor(module, config.html_bytes_max);
+        }
         let _ = shared.extractor.set(outcome.as_ref().ok().cloned());
         let outcome = outcome.map(|extractor| {
             let report = extractor.report();

@@ -22,9 +22,13 @@ use crate::proto::events::{CacheUse, PageResult, Stored};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
+use ulid::Ulid;
 use uring::Either;
+
+/// What every key of a page begins with.
+const NAMESPACE: &str = "forebay page 1";
 
 /// What all cores share of the cache.
 pub struct Pages {
@@ -32,8 +36,10 @@ pub struct Pages {
     pub cache: PageCache,
     /// Those that are on their way.
     pub flights: Flights,
-    /// Hashes what all requests of this server have in common.
-    keyer: Keyer,
+    /// Hashes what all requests of this server have in common: made once, when the extractor is known.
+    keyer: OnceLock<Keyer>,
+    /// The same until then.
+    early: Keyer,
     user_agent: String,
 }
 
@@ -51,9 +57,25 @@ impl Pages {
         Self {
             cache: PageCache::new(config.cache_bytes_max, ttls),
             flights: Flights::default(),
-            keyer: Keyer::new("forebay page 1"),
+            keyer: OnceLock::new(),
+            early: Keyer::new(NAMESPACE).with("until loaded", Ulid::generate().to_bytes()),
             user_agent: config.user_agent.clone(),
         }
+    }
+
+    /// The module that reads all pages from now on, by its SHA-256, and the bytes that it is given of
+    /// each: what another module made, before a restart or on another node, is no page of this server.
+    pub fn set_extractor(&self, module_sha256: &[u8; 32], html_bytes_max: usize) {
+        let keyer = Keyer::new(NAMESPACE)
+            .with("module", module_sha256)
+            .with("html_bytes_max", (html_bytes_max as u64).to_be_bytes());
+        // A process loads one module.
+        let _ = self.keyer.set(keyer);
+    }
+
+    /// A stream that begins before the module is known finds nothing and leaves nothing to others.
+    fn keyer(&self) -> &Keyer {
+        self.keyer.get().unwrap_or(&self.early)
     }
 }
 
@@ -97,8 +119,9 @@ impl Ask {
     pub(super) fn new(pages: &Pages, options: &Options) -> Self {
         let guest = page::lane_options(options);
         let user_agent = options.user_agent.as_ref().unwrap_or(&pages.user_agent);
-        let keyer = pages.keyer.clone();
-        let mut keyer = keyer
+        let mut keyer = pages
+            .keyer()
+            .clone()
             .with("extract", guest.lines())
             .with("max_body_bytes", options.max_body_bytes.to_be_bytes())
             .with("redirects", options.redirects.to_be_bytes())
@@ -461,6 +484,22 @@ mod tests {
             let key = |options: &Options| Ask::new(&pages, options).key("https://a.example/");
             prop_assert_eq!(key(&one) == key(&other), what_counts(&one) == what_counts(&other));
         }
+    }
+
+    #[test]
+    fn pages_of_another_module_or_another_cut_are_others() {
+        let options = Options::default();
+        let key = |module: Option<(u8, usize)>| {
+            let pages = Pages::new(&Config::default());
+            if let Some((module, html_bytes_max)) = module {
+                pages.set_extractor(&[module; 32], html_bytes_max);
+            }
+            Ask::new(&pages, &options).key("https://a.example/")
+        };
+        assert_eq!(key(Some((1, 2000))), key(Some((1, 2000))), "on every node alike");
+        assert_ne!(key(Some((1, 2000))), key(Some((2, 2000))));
+        assert_ne!(key(Some((1, 2000))), key(Some((1, 3000))));
+        assert_ne!(key(None), key(None), "whatever is to read it");
     }
 
     #[test]
