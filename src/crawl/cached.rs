@@ -3,6 +3,7 @@
 //! A stream looks first on its own core, without a task or a letter ([`Ask::hit`]); what is not
 //! there becomes a page job like any other, and [`run`] makes sure that it is fetched once.
 
+use super::indexing;
 use super::mesh::{Message, PageJob};
 use super::node::Node;
 use super::page::{self, Answer, Work};
@@ -19,6 +20,7 @@ use crate::fetch::normal::normal;
 use crate::local::{Notify, Slot};
 use crate::observe::metrics::Counter;
 use crate::proto::events::{CacheUse, PageResult, Stored};
+use crate::search::Search;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -112,6 +114,8 @@ pub(super) struct Ask {
     keyer: Keyer,
     mode: CacheMode,
     wanted: Wanted,
+    /// As whom its pages are kept in the index, where they are.
+    owner: Option<u64>,
 }
 
 impl Ask {
@@ -136,7 +140,12 @@ impl Ask {
         for (name, value) in headers {
             keyer = keyer.with(&name, value);
         }
-        Self { keyer, mode: options.cache_mode, wanted: wanted(options) }
+        Self { keyer, mode: options.cache_mode, wanted: wanted(options), owner: None }
+    }
+
+    /// The same, for a stream whose pages go into the index.
+    pub(super) fn indexing(self, search: &Search, options: &Options, principal: &str) -> Self {
+        Self { owner: indexing::owner(search, options, principal), ..self }
     }
 
     /// The key of a URL, which has been checked.
@@ -147,14 +156,16 @@ impl Ask {
         }
     }
 
-    /// A page that can be used as it is. No lane, no task, no letter, no memory.
-    pub(super) fn hit(&self, node: &Node, key: Key) -> Option<Arc<Stored>> {
+    /// A page that can be used as it is. No lane, no task, no letter, and no memory once the index has
+    /// it for this principal.
+    pub(super) fn hit(&self, node: &Node, key: Key, principal: &Arc<str>) -> Option<Arc<Stored>> {
         if !matches!(self.mode, CacheMode::ReadThrough | CacheMode::ReadOnly) {
             return None;
         }
         match node.shared.pages.cache.look(key, &self.wanted, Instant::now()) {
             Found::Fresh(entry) => {
                 node.observe.count(Counter::CacheHits);
+                indexing::found(node, self.owner, principal, &entry);
                 Some(Arc::clone(&entry.stored))
             }
             Found::Stale(_) | Found::Nothing => None,
@@ -296,6 +307,7 @@ fn conclude(job: &PageJob, work: Work, known: second::Found, lead: Lead<'_>) -> 
         keep(node, job, &entry);
         lead.land(&Some(Arc::clone(&entry)));
         node.observe.count(Counter::CacheRevalidated);
+        index(node, job, &entry);
         let page = entry.page(job.url.clone(), CacheUse::Revalidated);
         return PageResult { timings: result.timings, ready: result.ready, ..page };
     }
@@ -332,6 +344,9 @@ fn entry_of(
     let ttl = ttls.of(result.status, answer.redirected, code);
     let freshness = freshness(job, &answer);
     let entry = Entry::new(result, answer.validators(), freshness, ttl, Instant::now());
+    if answer.indexed {
+        indexing::handed_over(node, job, &entry);
+    }
     Some(Arc::new(entry))
 }
 
@@ -345,8 +360,16 @@ fn keep(node: &Node, job: &PageJob, entry: &Arc<Entry>) -> bool {
     second::store(node, job.key, entry)
 }
 
+/// A page of the cache's for a request that may be the first of its key's.
+fn index(node: &Node, job: &PageJob, entry: &Entry) {
+    let principal = &job.stream.birth.principal;
+    let owner = indexing::owner(&node.shared.search, &job.options, principal);
+    indexing::found(node, owner, principal, entry);
+}
+
 fn hit(node: &Node, job: &PageJob, entry: &Entry) -> PageResult {
     node.observe.count(Counter::CacheHits);
+    index(node, job, entry);
     let mut page = entry.page(job.url.clone(), CacheUse::Hit);
     page.timings.add(Stage::Queue, job.since.elapsed());
     page.ready = Some(Instant::now());

@@ -180,12 +180,14 @@ impl Live {
             urls: urls.len(),
             home: None,
         };
+        let ask = Ask::new(&shared.pages, &options);
+        let ask = ask.indexing(&shared.search, &options, &birth.principal);
         let shares = shared.cluster.is_on() && !window.is_zero() && background.is_none();
         let live = Rc::new(Self {
             stream: Stream::new(birth, totals),
             machine: RefCell::new(Machine::new(plan, now)),
             beyond,
-            ask: Ask::new(&shared.pages, &options),
+            ask,
             options,
             request_id: terms.request_id,
             endpoint: terms.endpoint,
@@ -385,7 +387,8 @@ impl Live {
             }
             let key = self.ask.key(&url);
             // Of a page whose links are followed more is needed than its result.
-            let hit = if self.follows() { None } else { self.ask.hit(node, key) };
+            let principal = &self.stream.birth.principal;
+            let hit = if self.follows() { None } else { self.ask.hit(node, key, principal) };
             if let Some(stored) = hit {
                 machine.handle_cached(Instant::now(), index, stored);
                 return true;

@@ -1,12 +1,10 @@
 """Deepsearch: a search, then the crawl of its hits, over every transport; providers that answer as they
 document, and providers that don't; the local index."""
 
-import http.server
 import json
 import os
 import subprocess
 import tempfile
-import threading
 import time
 import unittest
 import urllib.parse
@@ -15,123 +13,12 @@ import invariants
 import schemas
 import server
 import ws
-from client import Connection, ask, request, results
-
-FIRST = {"robots": "ignore"}
-KEY = "k-3f9a77"
-
-
-class Provider:
-    """A search provider on loopback that answers what the test says and keeps what it was asked."""
-
-    def __init__(self):
-        provider = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                provider.asked.append((self.command, self.path, dict(self.headers), body))
-                status, fields, answer, delay = provider.say
-                time.sleep(delay)
-                try:
-                    self.send_response(status)
-                    for name, value in fields.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(answer)))
-                    self.end_headers()
-                    self.wfile.write(answer)
-                except OSError:
-                    pass
-
-            do_GET = do_POST = answer
-
-            def log_message(self, *_):
-                pass
-
-        self.asked = []
-        self.says({})
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-    def says(self, answer, status=200, delay=0, **fields):
-        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        named = {name.replace("_", "-"): value for name, value in fields.items()}
-        self.say = (status, {"Content-Type": "application/json", **named}, body, delay)
-
-    def close(self):
-        self.http.shutdown()
-        self.http.server_close()
-
-
-def searxng(rows):
-    results = [{"url": url, "title": title, "content": text, "engine": "e", "parsed_url": [],
-                "engines": ["e"], "positions": [1], "score": 1.0, "category": "general"}
-               for url, title, text in rows]
-    return {"query": "q", "number_of_results": 0, "results": results, "answers": [],
-            "corrections": [], "infoboxes": [], "suggestions": [], "unresponsive_engines": []}
-
-
-def serper(rows):
-    organic = [{"title": title, "link": url, "snippet": text, "position": n}
-               for n, (url, title, text) in enumerate(rows, 1)]
-    return {"searchParameters": {"q": "q", "type": "search", "engine": "google"},
-            "organic": organic, "credits": 1}
-
-
-def brave(rows):
-    found = [{"title": title, "url": url, "description": text, "is_source_local": False,
-              "language": "en", "family_friendly": True, "type": "search_result"}
-             for url, title, text in rows]
-    return {"query": {"original": "q"}, "type": "search",
-            "web": {"type": "search", "results": found, "family_friendly": True}}
-
-
-def events_of(instance, body, fields=(), target="/deepsearch/stream"):
-    """Head and events of one deepsearch; no events where it is refused."""
-    with Connection(instance.address) as connection:
-        connection.send(request("POST", target, body, fields))
-        head = connection.read_head()
-        if head.status != 200:
-            head.body = b"".join(connection.read_body(head))
-            return head, []
-        return head, [json.loads(line) for line in connection.read_lines(head)]
+from client import ask, results
+from providers import FIRST, KEY, Provider, Searching, brave, events_of, searxng, serper
 
 
 def sse_data(text):
     return [json.loads(line[6:]) for line in text.split(b"\n") if line.startswith(b"data: ")]
-
-
-class Searching(unittest.TestCase):
-    """A server with a scripted provider."""
-
-    name = "searxng"
-    flags = ()
-
-    @classmethod
-    def setUpClass(cls):
-        cls.origin = server.shared()[1]
-        cls.provider = Provider()
-        key = [] if cls.name == "searxng" else ["--search-key", KEY]
-        # The provider's address is not among those that may be fetched: naming it is enough.
-        flags = ["--search-provider", cls.name, "--search-url", cls.provider.url, *key, *cls.flags]
-        cls.server = server.Server(*flags)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.provider.close()
-        assert cls.server.stop() == 0, cls.server.output()
-
-    def setUp(self):
-        self.provider.asked.clear()
-        self.rows = [(self.origin.page(n), f"Title {n}", f"Snippet {n}") for n in (1, 2, 3)]
-
-    def search(self, **body):
-        head, events = events_of(self.server, {"query": "old weirs", "options": FIRST, **body})
-        self.assertEqual(head.status, 200, head)
-        return events
 
 
 class Searxng(Searching):
