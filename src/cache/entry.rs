@@ -36,7 +36,7 @@ pub struct Entry {
     pub told: Arc<Told>,
 }
 
-/// Owners kept of one page; of more, the oldest is told again.
+/// Owners that are kept of one page; of more, the oldest is told again.
 const OWNERS_MAX: usize = 64;
 
 /// For which owners a page has been handed to somebody who keeps it for each: so that a hit, which is

@@ -140,7 +140,8 @@ async fn ask_provider(
 }
 
 fn unix_secs() -> u64 {
-    let unix: Duration = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let unix: Duration =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     unix.as_secs()
 }
 

@@ -69,11 +69,8 @@ pub(super) fn found(node: &Node, owner: Option<u64>, principal: &Arc<str>, entry
         return;
     }
     let (Some(document), Some(url)) = (entry.findable(), entry.final_url()) else { return };
-    let page = Page {
-        url: url.to_owned(),
-        owner: Arc::clone(principal),
-        document: document.json.clone(),
-    };
+    let page =
+        Page { url: url.to_owned(), owner: Arc::clone(principal), document: document.json.clone() };
     if !local.offer(page) {
         entry.told.release(owner);
     }

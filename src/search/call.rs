@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn each_provider_gets_what_it_documents_and_no_key_in_a_url() {
-        let ask = |provider, url: &str| call(provider, &endpoint(provider, url), "k-1", &query(), 0);
+        let ask =
+            |provider, url: &str| call(provider, &endpoint(provider, url), "k-1", &query(), 0);
         let searxng = ask(SearchProvider::Searxng, "http://searx.test/");
         let expected =
             "http://searx.test/search?q=weirs+%26+%22gates%22&format=json&language=en-US";

@@ -29,8 +29,8 @@ const BRAVE_LANGUAGES: [&str; 44] = [
 /// `TooLong`.
 pub fn check(provider: SearchProvider, query: &Query) -> Result<(), SearchError> {
     let (characters, words) = BRAVE_QUERY_MAX;
-    let fits = query.text.chars().count() <= characters
-        && query.text.split_whitespace().count() <= words;
+    let fits =
+        query.text.chars().count() <= characters && query.text.split_whitespace().count() <= words;
     if provider == SearchProvider::Brave && !fits {
         return Err(SearchError::TooLong { characters, words });
     }

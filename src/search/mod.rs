@@ -70,7 +70,9 @@ pub enum SearchError {
     #[error("the search provider refuses this server: status {0}")]
     Refused(u16),
     /// It documents a longest query, and this one is longer.
-    #[error("the search provider takes queries of at most {characters} characters and {words} words")]
+    #[error(
+        "the search provider takes queries of at most {characters} characters and {words} words"
+    )]
     TooLong {
         /// Characters that it takes.
         characters: usize,

@@ -117,6 +117,26 @@ class Ways(Shared):
                     keys.add(page["cache_key"])
             self.assertEqual(len(keys), 3)
 
+    def test_what_another_node_has_fetched_is_found_here(self):
+        """A page out of Redis is in the local index of the node that took it, and of one that was restarted."""
+        def found(target, query, url):
+            body = {"query": query, "include_content": False}
+            answer = ask(target, "POST", "/deepsearch", body).json()
+            return url in [part["result"]["url"] for part in answer["results"]]
+
+        with Redis() as redis, node(redis.url) as one:
+            url = self.origin.page(2018, size=3000)
+            self.up(one)
+            title = self.crawl(one, [url])[0]["document"]["title"]
+            self.stored(one, 1)
+            self.assertTrue(wait_until(lambda: found(one, title, url)))
+            with node(redis.url) as other:
+                self.up(other)
+                self.assertFalse(found(other, title, url))
+                self.assertEqual(self.uses(other, [url], cache_mode="read_only"), ["hit"])
+                self.assertEqual(self.uses(other, [url]), ["hit"])
+                self.assertTrue(wait_until(lambda: found(other, title, url)))
+
     def test_an_acl_user_whose_password_nobody_sees(self):
         lines = ["user default off", "user fore on >s3cr%t ~pages:* +@all -@dangerous"]
         with Redis(*lines) as redis:

@@ -13,7 +13,7 @@ import invariants
 import schemas
 import server
 import ws
-from client import ask, results
+from client import Connection, ask, request, results
 from providers import FIRST, KEY, Provider, Searching, brave, events_of, searxng, serper
 
 
@@ -159,6 +159,41 @@ class Searxng(Searching):
         rest = [json.loads(line) for line in ask(self.server, "GET", target).body.splitlines()]
         self.assertEqual([event["seq"] for event in rest], [1, 2, 3, 4, 5])
         self.assertEqual(rest[0]["type"], "search")
+
+    def test_a_search_goes_on_where_its_connection_broke(self):
+        """Over SSE and over WebSocket: the search is not made again, and no hit is lost."""
+        body = {"query": "old weirs", "options": FIRST}
+        rows = [(self.origin.page(n, latency="150ms"), *row[1:]) for n, row in enumerate(self.rows)]
+        self.provider.says(searxng(rows))
+        durable = lambda events: [event for event in events if "seq" in event]
+        for cut in range(1, 5):
+            with Connection(self.server.address) as connection:
+                connection.send(request("POST", "/deepsearch/sse", body))
+                head, first = connection.read_head(), []
+                for line in connection.read_lines(head):
+                    first += sse_data(line)
+                    if len(durable(first)) == cut:
+                        break
+            stream, last = head.field("x-stream-id"), durable(first)[-1]["seq"]
+            fields = ("Accept: text/event-stream", f"Last-Event-ID: {stream}.{last}")
+            rest = sse_data(ask(self.server, "GET", f"/streams/{stream}/events", fields=fields).body)
+            self.assertEqual([event["seq"] for event in durable(first + rest)], list(range(6)))
+            self.whole(durable(first + rest), rows)
+        for cut in ("metadata", "search", "result"):
+            with ws.Socket(self.server) as socket:
+                socket.op("deepsearch", id="s", data=body)
+                first = socket.until("s", cut)
+            with ws.Socket(self.server) as socket:
+                socket.op("resume", id="r", stream_id=first[0]["stream_id"], after=durable(first)[-1]["seq"])
+                rest = socket.stream("r")
+            self.whole(durable(first + rest), rows)
+        self.assertEqual(len(self.provider.asked), 7)
+
+    def whole(self, events, rows):
+        self.assertEqual(invariants.broken(events, 3, begins=0), [])
+        self.assertEqual([event["type"] for event in events], ["metadata", "search"] + ["result"] * 3 + ["summary"])
+        found = {event["search"]["rank"]: event["result"]["url"] for event in events if event["type"] == "result"}
+        self.assertEqual(found, {n: row[0] for n, row in enumerate(rows, 1)})
 
     def test_what_is_wrong_is_refused_before_anybody_is_asked(self):
         for body, field in [({}, "query"), ({"query": ""}, "query"), ({"query": "q", "limit": 0}, "limit"),
@@ -394,7 +429,7 @@ class Keys(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             keys, tokens = os.path.join(folder, "keys.toml"), {}
             with open(keys, "wb") as file:
-                for name in ("ann", "bob"):
+                for name in ("ann", "bob", "eve"):
                     command = [server.FOREBAY, "key", "new", "--name", name, "--scopes", "crawl"]
                     made = subprocess.run(command, capture_output=True, check=True, timeout=60)
                     file.write(made.stdout)
@@ -409,11 +444,19 @@ class Keys(unittest.TestCase):
                 _, events = events_of(instance, body, fields)
                 return [event["result"]["url"] for event in events if event["type"] == "result"]
 
+            def crawl(instance, name, **options):
+                fields = (f"Authorization: Bearer {tokens[name]}",)
+                body = {"urls": [url], "options": {**FIRST, **options}}
+                return ask(instance, "POST", "/crawl", body, fields).json()["results"][0]["result"]
+
             with server.Server(*flags) as instance:
-                fields = (f"Authorization: Bearer {tokens['ann']}",)
-                page = ask(instance, "POST", "/crawl", {"urls": [url], "options": FIRST}, fields).json()
-                title = page["results"][0]["result"]["document"]["title"]
+                title = crawl(instance, "ann")["document"]["title"]
                 self.assertTrue(server.wait_until(lambda: find(instance, "ann") == [url]))
+                self.assertEqual(find(instance, "bob"), [])
+                # Who gets it from the cache has got it: but not where a request leaves no trace.
+                for options, kept in [({"cache_mode": "read_only"}, False), ({}, True)]:
+                    self.assertEqual(crawl(instance, "eve", **options)["cache"], "hit")
+                    self.assertEqual(bool(server.wait_until(lambda: find(instance, "eve"), 10 if kept else 2)), kept)
                 self.assertEqual(find(instance, "bob"), [])
             with server.Server(*flags) as instance:
                 self.assertEqual(find(instance, "ann"), [url])

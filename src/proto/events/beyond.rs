@@ -140,7 +140,10 @@ mod tests {
         let event = read(&error(out, 3, &failure, &counts));
         assert_eq!(event["error"]["retry_after_ms"], 30_000);
         assert_eq!((&event["completed"], &event["total"]), (&2.into(), &3.into()));
-        assert_eq!((&event["error"]["status"], &event["error"]["retryable"]), (&503.into(), &true.into()));
+        assert_eq!(
+            (&event["error"]["status"], &event["error"]["retryable"]),
+            (&503.into(), &true.into())
+        );
         let failure = Failure { retry_after_ms: None, ..failure };
         let event = read(&error(out, 3, &failure, &counts));
         assert_eq!(event["error"]["retryable"], false);
