@@ -15,7 +15,7 @@ import urllib.request
 
 import invariants
 import server
-from providers import events_of
+from providers import events_of, search_event
 from redises import free_port
 
 PYTHON = os.environ.get("TEST_SEARXNG", os.path.join(server.ROOT, "target", "venv-searxng", "bin", "python"))
@@ -145,7 +145,7 @@ class Real(unittest.TestCase):
                 self.engine.asked.clear()
                 events = self.search(limit=limit)
                 self.assertEqual(invariants.broken(events, found, begins=0), [])
-                told = next(event for event in events if event["type"] == "search")
+                told = search_event(events)
                 self.assertEqual((told["provider"], told["urls_found"]), ("searxng", found))
                 self.assertEqual([query["page"] for query in self.engine.asked], [str(n + 1) for n in range(pages)])
                 for event in events:

@@ -115,6 +115,11 @@ def events_of(instance, body, fields=(), target="/deepsearch/stream"):
         return head, [json.loads(line) for line in connection.read_lines(head)]
 
 
+def search_event(events):
+    """The event `search` of a stream; where it took its time, progress was told before."""
+    return next(event for event in events if event["type"] == "search")
+
+
 class Searching(unittest.TestCase):
     """A server with a scripted provider."""
 

@@ -9,7 +9,7 @@ import invariants
 import server
 import ws
 from client import ask
-from providers import KEY, Provider, Searching, brave, events_of, recorded, searxng, serper
+from providers import KEY, Provider, Searching, brave, events_of, recorded, search_event, searxng, serper
 
 
 def rows(*numbers):
@@ -24,7 +24,7 @@ class Paged(Searching):
         events = self.search(include_content=False, limit=limit, **body)
         hits = [event for event in events if event["type"] == "result"]
         self.assertEqual(invariants.broken(events, len(hits), begins=0), [])
-        self.assertEqual(events[1]["urls_found"], len(hits))
+        self.assertEqual(search_event(events)["urls_found"], len(hits))
         return {event["search"]["rank"]: event["result"]["url"] for event in hits}
 
     def queries(self):
@@ -180,7 +180,7 @@ class Troubles(unittest.TestCase):
         """How many hits a search has."""
         head, events = events_of(instance, {"query": "q", "include_content": False, **body})
         self.assertEqual(head.status, 200, head)
-        return next(event["urls_found"] for event in events if event["type"] == "search")
+        return search_event(events)["urls_found"]
 
     def error(self, instance):
         head, events = events_of(instance, {"query": "q"})
