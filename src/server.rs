@@ -453,6 +453,11 @@ fn load_extractor(
         let outcome = outcome.and_then(|extractor| {
             Ticker::start(&extractor, TICK).map(|ticker| (extractor, ticker))
         });
+        // Before anybody can be told that work is taken.
+        if let Ok((extractor, _)) = &outcome {
+            let module = &extractor.report().module_sha256;
+            shared.pages.set_extractor(module, config.html_bytes_max);
+        }
         let _ = shared.extractor.set(outcome.as_ref().ok().map(|(extractor, _)| extractor.clone()));
         let outcome = outcome.map(|(extractor, ticker)| {
             let report = extractor.report();

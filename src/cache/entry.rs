@@ -4,7 +4,8 @@ use super::Wanted;
 use super::freshness::Freshness;
 use crate::proto::events::{CacheUse, Document, PageResult, Stored};
 use crate::proto::text::Text;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What an origin knows its answer by (RFC 9110 §8.8).
@@ -31,6 +32,48 @@ pub struct Entry {
     pub ttl: Duration,
     /// When it came, or was last said to hold.
     pub since: Instant,
+    /// Whom the search index has it for.
+    pub told: Arc<Told>,
+}
+
+/// Owners that are kept of one page; of more, the oldest is told again.
+const OWNERS_MAX: usize = 64;
+
+/// For which owners a page has been handed to somebody who keeps it for each: so that a hit, which is
+/// all that most requests are, need not do it again. An owner is a number that is not zero.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Whoever was asked about last.
+    last: AtomicU64,
+    all: Mutex<Vec<u64>>,
+}
+
+impl Told {
+    /// Takes it upon the caller to hand the page over for an owner: `true` the first time. Where the
+    /// owner is the same as the last time this is one load.
+    #[must_use]
+    pub fn claim(&self, owner: u64) -> bool {
+        if self.last.load(Ordering::Relaxed) == owner {
+            return false;
+        }
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        self.last.store(owner, Ordering::Relaxed);
+        if all.contains(&owner) {
+            return false;
+        }
+        if all.len() >= OWNERS_MAX {
+            all.remove(0);
+        }
+        all.push(owner);
+        true
+    }
+
+    /// It could not be handed over: another time.
+    pub fn release(&self, owner: u64) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| *other != owner);
+        self.last.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Entry {
@@ -51,7 +94,8 @@ impl Entry {
             ..page.clone()
         };
         let stored = Arc::new(Stored::new(&page));
-        Self { page, stored, validators, freshness, ttl, since }
+        let told = Arc::default();
+        Self { page, stored, validators, freshness, ttl, since, told }
     }
 
     /// The page as the result of a URL.
@@ -84,6 +128,15 @@ impl Entry {
         let failed = |entry: &Self| entry.page.error.is_some() || entry.page.status >= 500;
         let age = now.saturating_duration_since(self.since);
         failed(other) && !failed(self) && age < self.ttl
+    }
+
+    /// The document, where anybody may find it: of an answer of 2xx that its origin keeps from nobody,
+    /// and that does not say `noindex`.
+    #[must_use]
+    pub fn findable(&self) -> Option<&Document> {
+        let refused = self.page.about.as_ref().is_some_and(|about| about.noindex);
+        let good = (200..300).contains(&self.page.status) && !refused && !self.freshness.never;
+        self.page.document.as_ref().filter(|_| good)
     }
 
     /// The URL that answered.

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-use super::entry::Validators;
+use super::entry::{Told, Validators};
 use super::freshness::Freshness;
 use super::key::Keyer;
 use super::*;
@@ -166,4 +166,22 @@ fn what_has_no_time_is_not_kept_and_a_cache_of_nothing_keeps_nothing() {
         assert!(matches!(cache.look(key("a"), &wanted(HOUR, false), now), Found::Nothing));
         assert_eq!(cache.stats().entries, 0);
     }
+}
+
+#[test]
+fn each_owner_is_told_once() {
+    let told = Told::default();
+    assert!(told.claim(1) && !told.claim(1));
+    assert!(told.claim(2) && !told.claim(1) && !told.claim(2));
+    told.release(2);
+    assert!(!told.claim(1) && told.claim(2) && !told.claim(2));
+    for owner in 3..1000 {
+        assert!(told.claim(owner) && !told.claim(owner));
+    }
+    assert!(told.claim(1), "the oldest of many are told again");
+    let page =
+        Entry::new(&page(1), Validators::default(), Freshness::default(), HOUR, Instant::now());
+    assert!(page.told.claim(7));
+    let again = page.refreshed(Validators::default(), Freshness::default(), Instant::now());
+    assert!(!again.told.claim(7), "a page that still holds is the same page");
 }

@@ -1,27 +1,22 @@
 //! What a stream does beyond fetching a list: the search that gives it its URLs, and the links and
 //! sitemaps that give it more.
 
+use super::asking::{Ranked, ask};
 use super::frontier::Frontier;
 use super::live::Live;
 use super::node::Node;
 use super::request::deepsearch::Searched;
 use super::request::follow::Follow;
-use crate::error::ApiCode;
 use crate::fetch::normal::normal;
-use crate::fetch::{FetchRequest, pacing};
-use crate::limits::SEARCH_ANSWER_BYTES_MAX;
 use crate::local::Notify;
 use crate::proto::events::{self, Counts, Event, Failure, SearchFacts};
 use crate::proto::text::Text;
-use crate::search::local::Question;
-use crate::search::{Hit, Query, SearchError};
+use crate::search::SearchError;
 use crate::stream::machine::Ending;
 use bytes::{Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use uring::Either;
 
 /// See the module. Plain crawls have none.
@@ -120,13 +115,13 @@ impl Beyond {
     pub(super) fn write_failure(&self, out: &mut BytesMut, seq: u64, counts: &Counts) -> Event {
         let failure = self.failure.borrow();
         let error = failure.as_ref().unwrap_or(&SearchError::Cancelled);
-        let after = error.retry_after().as_millis();
-        let code = ApiCode::SearchUnavailable;
+        let after = u64::try_from(error.retry_after().as_millis()).unwrap_or(u64::MAX);
+        let code = error.code();
         let facts = Failure {
             code: code.as_str(),
             status: code.status(),
             message: &error.to_string(),
-            retry_after_ms: u64::try_from(after).unwrap_or(u64::MAX),
+            retry_after_ms: code.retryable().then_some(after),
         };
         events::error(out, seq, &facts, counts)
     }
@@ -163,10 +158,12 @@ impl Live {
         let asking = Box::pin(ask(node, &searched.query, owner));
         let outcome = match uring::select2(asking, beyond.ended.notified()).await {
             Either::Left(outcome) => outcome,
-            Either::Right(()) => Err(SearchError::Cancelled),
+            Either::Right(()) => {
+                node.shared.search.note(Instant::now(), Err(&SearchError::Cancelled));
+                Err(SearchError::Cancelled)
+            }
         };
         let now = Instant::now();
-        node.shared.search.note(now, outcome.as_ref().map(drop));
         beyond.took.set(now - began);
         match outcome {
             Ok(hits) => self.take_hits(beyond, hits),
@@ -180,79 +177,12 @@ impl Live {
         }
     }
 
-    fn take_hits(&self, beyond: &Beyond, hits: Vec<Hit>) {
-        let merged = merge(hits);
-        let urls: Vec<Text> = merged.iter().map(|(url, ..)| url.clone()).collect();
+    fn take_hits(&self, beyond: &Beyond, hits: Vec<Ranked>) {
+        let urls: Vec<Text> = hits.iter().map(|(url, ..)| url.clone()).collect();
         let Some(first) = self.machine.borrow_mut().handle_found(&urls) else { return };
         beyond.start(first, &urls);
-        for (index, (_, rank, hit)) in (first..).zip(merged) {
+        for (index, (_, rank, hit)) in (first..).zip(hits) {
             beyond.put_beside(index, events::hit_json(rank, &hit.title, &hit.snippet));
         }
-    }
-}
-
-/// Hits whose URLs are the same in normal form are one, the first; those that can't be fetched go.
-fn merge(hits: Vec<Hit>) -> Vec<(Text, u64, Hit)> {
-    let mut seen = HashSet::new();
-    let fetchable = (1..).zip(hits).filter_map(|(rank, hit)| {
-        let url = normal(&hit.url).ok()?.into_owned();
-        seen.insert(url.clone()).then(|| (Text::from(url), rank, hit))
-    });
-    fetchable.collect()
-}
-
-async fn ask(node: &Rc<Node>, query: &Query, owner: &Arc<str>) -> Result<Vec<Hit>, SearchError> {
-    let search = &node.shared.search;
-    let deadline = Instant::now() + search.timeout();
-    if let Some(local) = search.local() {
-        let (to, mut from) = uring::mailbox::channel(1);
-        let owner = search.by_owner().then(|| Arc::clone(owner));
-        local.ask(Question { query: query.clone(), owner, deadline, to })?;
-        return match uring::time::timeout_at(deadline, from.recv()).await {
-            Ok(answer) => answer.unwrap_or(Err(SearchError::Busy)),
-            Err(_) => Err(SearchError::Busy),
-        };
-    }
-    let call = search.call(query);
-    let request = FetchRequest {
-        url: &call.url,
-        deadline,
-        max_body_bytes: SEARCH_ANSWER_BYTES_MAX,
-        redirects: 0,
-        user_agent: None,
-        headers: &call.headers,
-        known: None,
-        robots: false,
-        post: call.body.as_deref(),
-    };
-    match node.fetcher.call(&request).await {
-        Ok(mut fetched) => {
-            let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let after = fetched.retry_after.take();
-            let after = after.and_then(|text| pacing::retry_after(&text, unix.as_secs()));
-            search.read(fetched.status, after, &mut fetched.body, query.limit)
-        }
-        Err(failure) => Err(SearchError::Unreachable(failure.error.message)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hits_that_answer_twice_are_one_with_the_better_rank() {
-        let hit =
-            |url: &str| Hit { url: url.to_owned(), title: url.to_owned(), snippet: String::new() };
-        let urls = [
-            "http://a.test/x#one",
-            "http://A.test:80/x",
-            "http://user@b.test/",
-            "http://a.test/x?",
-            "http://a.test/x#two",
-        ];
-        let merged = merge(urls.iter().map(|url| hit(url)).collect());
-        let told: Vec<_> = merged.iter().map(|(url, rank, _)| (&**url, *rank)).collect();
-        assert_eq!(told, [("http://a.test/x", 1), ("http://a.test/x?", 4)]);
     }
 }

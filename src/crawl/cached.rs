@@ -3,6 +3,7 @@
 //! A stream looks first on its own core, without a task or a letter ([`Ask::hit`]); what is not
 //! there becomes a page job like any other, and [`run`] makes sure that it is fetched once.
 
+use super::indexing;
 use super::mesh::{Message, PageJob};
 use super::node::Node;
 use super::page::{self, Answer, Work};
@@ -19,12 +20,17 @@ use crate::fetch::normal::normal;
 use crate::local::{Notify, Slot};
 use crate::observe::metrics::Counter;
 use crate::proto::events::{CacheUse, PageResult, Stored};
+use crate::search::Search;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
+use ulid::Ulid;
 use uring::Either;
+
+/// What every key of a page begins with.
+const NAMESPACE: &str = "forebay page 1";
 
 /// What all cores share of the cache.
 pub struct Pages {
@@ -32,8 +38,10 @@ pub struct Pages {
     pub cache: PageCache,
     /// Those that are on their way.
     pub flights: Flights,
-    /// Hashes what all requests of this server have in common.
-    keyer: Keyer,
+    /// Hashes what all requests of this server have in common: made once, when the extractor is known.
+    keyer: OnceLock<Keyer>,
+    /// The same until then.
+    early: Keyer,
     user_agent: String,
 }
 
@@ -51,9 +59,25 @@ impl Pages {
         Self {
             cache: PageCache::new(config.cache_bytes_max, ttls),
             flights: Flights::default(),
-            keyer: Keyer::new("forebay page 1"),
+            keyer: OnceLock::new(),
+            early: Keyer::new(NAMESPACE).with("until loaded", Ulid::generate().to_bytes()),
             user_agent: config.user_agent.clone(),
         }
+    }
+
+    /// The module that reads all pages from now on, by its SHA-256, and the bytes that it is given of
+    /// each: what another module made, before a restart or on another node, is no page of this server.
+    pub fn set_extractor(&self, module_sha256: &[u8; 32], html_bytes_max: usize) {
+        let keyer = Keyer::new(NAMESPACE)
+            .with("module", module_sha256)
+            .with("html_bytes_max", (html_bytes_max as u64).to_be_bytes());
+        // A process loads one module.
+        let _ = self.keyer.set(keyer);
+    }
+
+    /// A stream that begins before the module is known finds nothing and leaves nothing to others.
+    fn keyer(&self) -> &Keyer {
+        self.keyer.get().unwrap_or(&self.early)
     }
 }
 
@@ -90,6 +114,8 @@ pub(super) struct Ask {
     keyer: Keyer,
     mode: CacheMode,
     wanted: Wanted,
+    /// As whom its pages are kept in the index, where they are.
+    owner: Option<u64>,
 }
 
 impl Ask {
@@ -97,8 +123,9 @@ impl Ask {
     pub(super) fn new(pages: &Pages, options: &Options) -> Self {
         let guest = page::lane_options(options);
         let user_agent = options.user_agent.as_ref().unwrap_or(&pages.user_agent);
-        let keyer = pages.keyer.clone();
-        let mut keyer = keyer
+        let mut keyer = pages
+            .keyer()
+            .clone()
             .with("extract", guest.lines())
             .with("max_body_bytes", options.max_body_bytes.to_be_bytes())
             .with("redirects", options.redirects.to_be_bytes())
@@ -113,7 +140,12 @@ impl Ask {
         for (name, value) in headers {
             keyer = keyer.with(&name, value);
         }
-        Self { keyer, mode: options.cache_mode, wanted: wanted(options) }
+        Self { keyer, mode: options.cache_mode, wanted: wanted(options), owner: None }
+    }
+
+    /// The same, for a stream whose pages go into the index.
+    pub(super) fn indexing(self, search: &Search, options: &Options, principal: &str) -> Self {
+        Self { owner: indexing::owner(search, options, principal), ..self }
     }
 
     /// The key of a URL, which has been checked.
@@ -124,14 +156,16 @@ impl Ask {
         }
     }
 
-    /// A page that can be used as it is. No lane, no task, no letter, no memory.
-    pub(super) fn hit(&self, node: &Node, key: Key) -> Option<Arc<Stored>> {
+    /// A page that can be used as it is. No lane, no task, no letter, and no memory once the index has
+    /// it for this principal.
+    pub(super) fn hit(&self, node: &Node, key: Key, principal: &Arc<str>) -> Option<Arc<Stored>> {
         if !matches!(self.mode, CacheMode::ReadThrough | CacheMode::ReadOnly) {
             return None;
         }
         match node.shared.pages.cache.look(key, &self.wanted, Instant::now()) {
             Found::Fresh(entry) => {
                 node.observe.count(Counter::CacheHits);
+                indexing::found(node, self.owner, principal, &entry);
                 Some(Arc::clone(&entry.stored))
             }
             Found::Stale(_) | Found::Nothing => None,
@@ -274,6 +308,7 @@ fn conclude(job: &PageJob, work: Work, known: second::Found, lead: Lead<'_>) -> 
         keep(node, job, &entry, lease);
         lead.land(&Some(Arc::clone(&entry)));
         node.observe.count(Counter::CacheRevalidated);
+        index(node, job, &entry);
         let page = entry.page(job.url.clone(), CacheUse::Revalidated);
         return PageResult { timings: result.timings, ready: result.ready, ..page };
     }
@@ -307,6 +342,9 @@ fn entry_of(
     let ttl = ttls.of(result.status, answer.redirected, code);
     let freshness = freshness(job, &answer);
     let entry = Entry::new(result, answer.validators(), freshness, ttl, Instant::now());
+    if answer.indexed {
+        indexing::handed_over(node, job, &entry);
+    }
     Some(Arc::new(entry))
 }
 
@@ -321,8 +359,16 @@ fn keep(node: &Node, job: &PageJob, entry: &Arc<Entry>, lease: Option<second::Le
     second::store(node, job.key, entry, lease);
 }
 
+/// A page of the cache's for a request that may be the first of its key's.
+fn index(node: &Node, job: &PageJob, entry: &Entry) {
+    let principal = &job.stream.birth.principal;
+    let owner = indexing::owner(&node.shared.search, &job.options, principal);
+    indexing::found(node, owner, principal, entry);
+}
+
 fn hit(node: &Node, job: &PageJob, entry: &Entry) -> PageResult {
     node.observe.count(Counter::CacheHits);
+    index(node, job, entry);
     let mut page = entry.page(job.url.clone(), CacheUse::Hit);
     page.timings.add(Stage::Queue, job.since.elapsed());
     page.ready = Some(Instant::now());
@@ -460,6 +506,22 @@ mod tests {
             let key = |options: &Options| Ask::new(&pages, options).key("https://a.example/");
             prop_assert_eq!(key(&one) == key(&other), what_counts(&one) == what_counts(&other));
         }
+    }
+
+    #[test]
+    fn pages_of_another_module_or_another_cut_are_others() {
+        let options = Options::default();
+        let key = |module: Option<(u8, usize)>| {
+            let pages = Pages::new(&Config::default());
+            if let Some((module, html_bytes_max)) = module {
+                pages.set_extractor(&[module; 32], html_bytes_max);
+            }
+            Ask::new(&pages, &options).key("https://a.example/")
+        };
+        assert_eq!(key(Some((1, 2000))), key(Some((1, 2000))), "on every node alike");
+        assert_ne!(key(Some((1, 2000))), key(Some((2, 2000))));
+        assert_ne!(key(Some((1, 2000))), key(Some((1, 3000))));
+        assert_ne!(key(None), key(None), "whatever is to read it");
     }
 
     #[test]

@@ -179,12 +179,14 @@ impl Live {
             urls: urls.len(),
             home: None,
         };
+        let ask = Ask::new(&shared.pages, &options);
+        let ask = ask.indexing(&shared.search, &options, &birth.principal);
         let shares = shared.cluster.is_on() && !window.is_zero() && background.is_none();
         let live = Rc::new(Self {
             stream: Stream::new(birth, totals),
             machine: RefCell::new(Machine::new(plan, now)),
             beyond,
-            ask: Ask::new(&shared.pages, &options),
+            ask,
             options,
             request_id: terms.request_id,
             endpoint: terms.endpoint,

@@ -4,6 +4,7 @@
 //! ([`page`]) on some core; letters between cores are [`mesh::Message`]s.
 
 mod about;
+mod asking;
 mod beyond;
 pub mod cached;
 pub mod claims;

@@ -40,6 +40,8 @@ pub(super) struct Answer {
     pub(super) redirected: bool,
     /// Whether the page that was asked about still holds; then the result has no document.
     pub(super) not_modified: bool,
+    /// Whether the local index has been handed the page.
+    pub(super) indexed: bool,
 }
 
 /// A page that was worked on.
@@ -110,13 +112,14 @@ async fn attempt(
     match fetched {
         Ok(mut fetched) => {
             timings.merge(&fetched.timings);
-            let answer = Answer {
+            let mut answer = Answer {
                 etag: fetched.etag.take(),
                 last_modified: fetched.last_modified.take(),
                 caching: std::mem::take(&mut fetched.caching),
                 took: Duration::from_micros(fetched.timings.total_micros()),
                 redirected: fetched.redirects > 0,
                 not_modified: fetched.not_modified,
+                indexed: false,
             };
             let result = if answer.not_modified {
                 let blank = PageResult::failed(job.url.clone(), ended(Stage::Body));
@@ -127,7 +130,7 @@ async fn attempt(
                 let tag = robots_tag::read(&fetched.robots_tag, token(agent));
                 let mut result = extract(node, job, fetched, timings, abort, until).await;
                 heed(&mut result, tag);
-                indexing::offer(node, job, &result, &answer);
+                answer.indexed = indexing::offer(node, job, &result, &answer);
                 result
             };
             Work { result, answer: Some(answer) }

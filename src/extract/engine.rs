@@ -56,6 +56,7 @@ pub(super) fn load(config: &ExtractConfig) -> Result<Loaded, LoadError> {
         cache_warning: warning,
         elapsed: start.elapsed(),
         module_bytes: bytes.len(),
+        module_sha256: sha256(&bytes),
     };
     Ok(Loaded { engine, pre, report })
 }
@@ -69,6 +70,11 @@ pub(super) fn look(path: &Path) -> Result<(), LoadError> {
         let what = format!("{} does not begin as one does", path.display());
         Err(LoadError::Invalid(what))
     }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    *digest.as_ref().first_chunk().expect("a SHA-256 has 32 bytes")
 }
 
 fn read_module(path: &Path) -> Result<Vec<u8>, LoadError> {

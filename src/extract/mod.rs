@@ -94,6 +94,8 @@ pub struct LoadReport {
     pub elapsed: Duration,
     /// Size of the module.
     pub module_bytes: usize,
+    /// The module's SHA-256: what two servers that read pages alike have in common.
+    pub module_sha256: [u8; 32],
 }
 
 /// A compiled and checked extractor module. Clones share it.

@@ -44,7 +44,13 @@ struct SerperRow {
 struct Brave {
     #[serde(rename = "type")]
     kind: String,
+    query: Option<BraveQuery>,
     web: Option<BraveWeb>,
+}
+
+#[derive(Deserialize)]
+struct BraveQuery {
+    more_results_available: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -61,15 +67,21 @@ struct BraveRow {
 
 type Row = (Option<String>, Option<String>, Option<String>);
 
-/// Reads an answer of status 200: at most `limit` hits, in the provider's order.
+/// What one answer holds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The hits, in the provider's order.
+    pub hits: Vec<Hit>,
+    /// Whether there may be another page.
+    pub more: bool,
+}
+
+/// Reads an answer of status 200.
 ///
 /// # Errors
 /// `Unreadable`.
-pub fn read(
-    provider: SearchProvider,
-    body: &mut [u8],
-    limit: usize,
-) -> Result<Vec<Hit>, SearchError> {
+pub fn read(provider: SearchProvider, body: &mut [u8]) -> Result<Answer, SearchError> {
+    let mut more = true;
     let rows: Vec<Row> = match provider {
         SearchProvider::Searxng => {
             let answer: Searxng = parse(body)?;
@@ -80,6 +92,7 @@ pub fn read(
             if answer.kind != "search" {
                 return Err(SearchError::Unreadable("it is no search response"));
             }
+            more = answer.query.and_then(|query| query.more_results_available).unwrap_or(true);
             let rows = answer.web.map(|web| web.results).unwrap_or_default();
             rows.into_iter().map(|row| (row.url, row.title, row.description)).collect()
         }
@@ -88,7 +101,19 @@ pub fn read(
             answer.organic.into_iter().map(|row| (row.link, row.title, row.snippet)).collect()
         }
     };
-    Ok(rows.into_iter().take(ROWS_MAX).filter_map(hit).take(limit).collect())
+    Ok(Answer { hits: rows.into_iter().take(ROWS_MAX).filter_map(hit).collect(), more })
+}
+
+/// Whether an answer of 400 or 422 says that the key is at fault or used up, and not the query: Brave
+/// answers 422 to a token that it does not know, Serper 400 when there are no credits left.
+#[must_use]
+pub fn is_about_the_key(provider: SearchProvider, body: &[u8]) -> bool {
+    let told = match provider {
+        SearchProvider::Brave => "SUBSCRIPTION_TOKEN",
+        SearchProvider::Serper => "credits",
+        SearchProvider::Searxng | SearchProvider::Local | SearchProvider::Off => return false,
+    };
+    memchr::memmem::find(body, told.as_bytes()).is_some()
 }
 
 fn parse<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, SearchError> {
@@ -172,16 +197,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn urls(provider: SearchProvider, text: &str) -> Result<Vec<String>, SearchError> {
-        let hits = read(provider, &mut text.as_bytes().to_vec(), 2)?;
-        Ok(hits.into_iter().map(|hit| hit.url).collect())
+        let answer = read(provider, &mut text.as_bytes().to_vec())?;
+        Ok(answer.hits.into_iter().map(|hit| hit.url).collect())
     }
 
     #[test]
     fn documented_answers_are_read() {
         let searxng = r#"{"query":"q","number_of_results":0,"results":[
             {"url":"https://a.test/","title":"A","content":"x","engine":"e","parsed_url":["https","a.test","/","","",""],"score":1.0},
-            {"url":"ftp://b.test/","title":"B"},{"title":"no url"},{"url":"https://c.test/","content":null},
-            {"url":"https://d.test/"}],"answers":[],"suggestions":[],"unresponsive_engines":[["e","timeout"]]}"#;
+            {"url":"ftp://b.test/","title":"B"},{"title":"no url"},{"url":"https://c.test/","content":null}],"answers":[],"suggestions":[],"unresponsive_engines":[["e","timeout"]]}"#;
         let two = Ok(vec!["https://a.test/".to_owned(), "https://c.test/".to_owned()]);
         assert_eq!(urls(SearchProvider::Searxng, searxng), two);
         let serper = r#"{"searchParameters":{"q":"q","type":"search"},"organic":[
@@ -232,7 +256,7 @@ mod tests {
         #[test]
         fn no_bytes_break_the_readers(mut bytes: Vec<u8>) {
             for provider in [SearchProvider::Searxng, SearchProvider::Serper, SearchProvider::Brave] {
-                let _ = read(provider, &mut bytes.clone(), 5);
+                let _ = read(provider, &mut bytes.clone());
             }
             bytes.clear();
         }

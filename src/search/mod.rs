@@ -1,8 +1,8 @@
 //! Where a deepsearch gets its hits from: a provider on the network, or the [`local`] index of the
 //! pages that this server has extracted.
 //!
-//! Everything here is without sockets: [`call`] says what a provider is to be sent, [`answer`] reads
-//! what it sends back, [`admission`] says when it may be asked at all. `crawl` does the asking,
+//! Everything here is without sockets: [`call`] says what a provider is to be sent, in the words that
+//! it knows ([`dialect`]), [`answer`] reads what it sends back, [`admission`] says when it may be asked at all. `crawl` does the asking,
 //! through the same fetcher and the same guard as every page.
 //!
 //! A provider's answer is as hostile as any page: bounded in bytes and hits, and an error where it is
@@ -11,11 +11,13 @@
 pub mod admission;
 pub mod answer;
 pub mod call;
+pub mod dialect;
 pub mod local;
 
 use crate::config::{Config, SearchProvider, Wrong};
 use crate::error::{ApiCode, ApiError};
 use admission::Admission;
+use answer::Answer;
 use local::Local;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,14 +38,6 @@ pub struct Query {
     pub country: Option<String>,
     /// Language, with a region or without: `en`, `pt-BR` (BCP 47).
     pub locale: Option<String>,
-}
-
-impl Query {
-    /// The language alone.
-    #[must_use]
-    pub fn language(&self) -> Option<&str> {
-        self.locale.as_deref().and_then(|locale| locale.split('-').next())
-    }
 }
 
 /// One hit, checked: its URL is one that can be fetched, its texts are plain and bounded.
@@ -75,6 +69,19 @@ pub enum SearchError {
     /// It answers 401, 402 or 403: the key is wrong or used up, or JSON is not allowed there.
     #[error("the search provider refuses this server: status {0}")]
     Refused(u16),
+    /// It documents a longest query, and this one is longer.
+    #[error(
+        "the search provider takes queries of at most {characters} characters and {words} words"
+    )]
+    TooLong {
+        /// Characters that it takes.
+        characters: usize,
+        /// Words that it takes.
+        words: usize,
+    },
+    /// It answers that the query is at fault: 400, 413, 414 or 422.
+    #[error("the search provider does not take this query: status {0}")]
+    NotTaken(u16),
     /// It answers something else that is no 200.
     #[error("the search provider answers status {0}")]
     Status(u16),
@@ -96,13 +103,23 @@ pub enum SearchError {
 }
 
 impl SearchError {
-    /// When the same search may well work.
+    /// The API's code for it.
+    #[must_use]
+    pub const fn code(&self) -> ApiCode {
+        match self {
+            Self::TooLong { .. } | Self::NotTaken(_) => ApiCode::ValidationError,
+            _ => ApiCode::SearchUnavailable,
+        }
+    }
+
+    /// When the same search may well work, if it may.
     #[must_use]
     pub const fn retry_after(&self) -> Duration {
         match self {
             Self::Quota(after) | Self::Resting(after) | Self::RateLimited(after) => *after,
             Self::Off | Self::Refused(_) | Self::Broken => MUCH_LATER,
             Self::Busy | Self::Cancelled => Duration::from_secs(1),
+            Self::TooLong { .. } | Self::NotTaken(_) => Duration::ZERO,
             Self::Status(_) | Self::Unreachable(_) | Self::Unreadable(_) => LATER,
         }
     }
@@ -123,8 +140,14 @@ impl SearchError {
 
 impl From<SearchError> for ApiError {
     fn from(error: SearchError) -> Self {
-        let after = error.retry_after();
-        Self::new(ApiCode::SearchUnavailable, error.to_string()).retry_after(after)
+        let told = Self::new(error.code(), error.to_string());
+        match error {
+            SearchError::TooLong { characters, words } => {
+                told.field("query", format!("at most {characters} characters and {words} words"))
+            }
+            SearchError::NotTaken(_) => told.field("query", "what the search provider takes"),
+            _ => told.retry_after(error.retry_after()),
+        }
     }
 }
 
@@ -202,10 +225,16 @@ impl Search {
         self.by_owner
     }
 
-    /// What a provider on the network is to be sent.
+    /// What a provider on the network is to be sent for a page of hits, the first being 0.
     #[must_use]
-    pub fn call(&self, query: &Query) -> call::Call {
-        call::call(self.provider, &self.endpoint, &self.key, query)
+    pub fn call(&self, query: &Query, page: usize) -> call::Call {
+        call::call(self.provider, &self.endpoint, &self.key, query, page)
+    }
+
+    /// How many pages of hits it is asked for at most.
+    #[must_use]
+    pub const fn pages_max(&self, query: &Query) -> usize {
+        call::pages_max(self.provider, query.limit)
     }
 
     /// Reads what it answered.
@@ -217,21 +246,25 @@ impl Search {
         status: u16,
         retry_after: Option<Duration>,
         body: &mut [u8],
-        limit: usize,
-    ) -> Result<Vec<Hit>, SearchError> {
+    ) -> Result<Answer, SearchError> {
         match status {
-            200 => answer::read(self.provider, body, limit),
+            200 => answer::read(self.provider, body),
             429 => Err(SearchError::RateLimited(retry_after.unwrap_or(LATER))),
             401..=403 => Err(SearchError::Refused(status)),
+            400 | 422 if answer::is_about_the_key(self.provider, body) => {
+                Err(SearchError::Refused(status))
+            }
+            400 | 413 | 414 | 422 => Err(SearchError::NotTaken(status)),
             _ => Err(SearchError::Status(status)),
         }
     }
 
-    /// Whether a search may begin; takes its place in the quota.
+    /// Whether a search may begin; takes its place in the quota. Each page of hits is one.
     ///
     /// # Errors
-    /// What is known before anything is asked: `Off`, `Quota`, `Resting`, `Broken`.
-    pub fn admit(&self, now: Instant) -> Result<(), SearchError> {
+    /// What is known before anything is asked: `Off`, `TooLong`, `Quota`, `Resting`, `Broken`.
+    pub fn admit(&self, query: &Query, now: Instant) -> Result<(), SearchError> {
+        dialect::check(self.provider, query)?;
         match (self.provider, &self.local) {
             (SearchProvider::Off, _) | (SearchProvider::Local, None) => Err(SearchError::Off),
             (SearchProvider::Local, Some(local)) => local.check(),
@@ -239,7 +272,7 @@ impl Search {
         }
     }
 
-    /// What came of a search that was admitted.
+    /// What came of what was admitted.
     pub fn note(&self, now: Instant, outcome: Result<(), &SearchError>) {
         let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {

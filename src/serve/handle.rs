@@ -246,14 +246,14 @@ pub(super) fn admit(
     request: &CrawlRequest,
 ) -> Result<Option<Arc<Place>>, ApiError> {
     let most = request.urls_max(&conn.node.shared.config);
-    let query = request.search.as_ref().map(|searched| searched.query.text.as_str());
+    let query = request.search.as_ref().map(|searched| &searched.query);
     let named = |at: usize| match query {
-        Some(query) => query,
+        Some(query) => query.text.as_str(),
         None => &request.urls[at % request.urls.len()],
     };
     let place = conn.begin_stream((0..most).map(named))?;
-    if query.is_some() {
-        conn.node.shared.search.admit(Instant::now())?;
+    if let Some(query) = query {
+        conn.node.shared.search.admit(query, Instant::now())?;
     }
     Ok(place)
 }

@@ -1,8 +1,8 @@
 """Clients that know nothing of this project, against the real server: `python tests/clients`.
 
 schemathesis asks what /openapi.json says may be asked and compares the answers with what it says is
-answered; the reference client of the Model Context Protocol calls the tools. The last line is
-`N passed, N failed`.
+answered; the reference client of the Model Context Protocol calls the tools; a SearXNG is searched. The last
+line is `N passed, N failed`.
 """
 
 import os

@@ -85,6 +85,22 @@ class Hits(Cached):
         self.assertEqual([json.loads(text)["type"] for text in data], ["metadata", "result", "summary"])
         self.assertEqual(json.loads(data[1])["result"]["cache"], "hit")
 
+    def test_a_cached_page_leaves_in_one_write(self):
+        """Head, metadata, result and summary: all are ready before anything is sent."""
+        url = self.origin.page(516, size=5000)
+        self.crawl([url])
+        for accept in ("application/x-ndjson", "text/event-stream"):
+            body = {"urls": [url], "options": FIRST}
+            with Connection(self.server.address) as connection:
+                connection.send(request("POST", "/crawl/stream", body, (f"Accept: {accept}",)))
+                head = connection.read_head()
+                sent = b"".join(connection.read_body(head))
+                whole = ask(self.server, "GET", f"/streams/{head.field('x-stream-id')}/trace").json()
+            sends = [record for record in whole["records"] if record["mark"] in ("head_sent", "flushed")]
+            self.assertEqual(len(sends), 1, sends)
+            self.assertGreater(sends[0]["value"], len(sent), "head and body")
+            self.assertIn(b'"cache":"hit"', sent)
+
     def test_a_long_cached_stream_is_whole_and_in_order(self):
         urls = [self.origin.page(n % 20, size=3000) for n in range(600)]
         self.crawl(urls[:20])
@@ -191,6 +207,18 @@ class Revalidation(Cached):
         self.assertIsNone(conditions[0])
         self.assertIsNotNone(conditions[1])
         self.assertEqual(self.one(url)["cache"], "hit")
+
+    def test_by_the_date_of_its_change_alone(self):
+        url = self.origin.page(707, last_modified=1)
+        first = self.one(url)
+        again = self.one(url, cache_mode="revalidate")
+        self.assertEqual((again["cache"], again["status"], again["document"]), ("revalidated", 200, first["document"]))
+        self.assertEqual(self.uses(url, {"max_age_s": 0}, {}), ["revalidated", "hit"])
+        _, heads = origin_json(self.origin, "/_requests?path=/page/707")
+        fields = [dict(map(tuple, head["fields"])) for head in heads]
+        date = "Thu, 01 Jan 2026 00:00:00 GMT"
+        self.assertEqual([head.get("if-modified-since") for head in fields], [None, date, date])
+        self.assertEqual([head.get("if-none-match") for head in fields], [None] * 3)
 
     def test_a_page_too_old_is_asked_about_and_young_again(self):
         url = self.origin.page(702, etag=1)

@@ -4,7 +4,9 @@ that the stream's promises hold while its totals grow."""
 import gzip
 import http.server
 import json
+import random
 import threading
+import time
 import unittest
 
 import invariants
@@ -12,6 +14,10 @@ import server
 import ws
 from client import ask, stream
 
+# As in src/limits.rs.
+SITEMAP_BYTES_MAX = 4 * 1024 * 1024
+SITEMAP_FILES_MAX = 16
+SITEMAP_HOSTS_MAX = 8
 TEXT = "<p>The weir holds the water of the river back, so that the mill has enough of it all year. </p>" * 3
 
 
@@ -31,6 +37,7 @@ class Site:
 
             def do_GET(self):
                 site.asked.append(self.path)
+                time.sleep(site.delay)
                 status, kind, body, *tags = site.answer(self.path)
                 if isinstance(body, str):
                     body = body.encode()
@@ -48,6 +55,7 @@ class Site:
                 pass
 
         self.asked = []
+        self.delay = 0
         self.servers = [http.server.ThreadingHTTPServer((host, 0), Handler) for host in ("127.0.0.1", "127.0.0.2")]
         for one in self.servers:
             one.daemon_threads = True
@@ -162,6 +170,22 @@ class Following(unittest.TestCase):
                           and event["result"]["url"].endswith("/private/x"))
         self.assertEqual(disallowed["error"]["code"], "robots_disallowed")
 
+    def test_totals_grow_in_progress(self):
+        """What a progress event counts is what is known then: never less than before, in the end all."""
+        self.site.delay = 0.03
+        self.addCleanup(setattr, self.site, "delay", 0)
+        events = self.follow("/calendar?day=0", options={"concurrency": 1, "progress_ms": 10}, depth=2, max_pages=30)
+        told = [event["items_total"] for event in events if event["type"] == "progress"]
+        total = events[-1]["total_urls"]
+        self.assertEqual(told, sorted(told))
+        self.assertGreater(total, 8)
+        self.assertEqual((told[0], told[-1]), (1, total))
+        for event in events:
+            if event["type"] == "progress":
+                self.assertLessEqual(event["items_completed"], event["items_total"])
+                share = 100 * event["items_completed"] / event["items_total"]
+                self.assertAlmostEqual(event["progress_percentage"], share, delta=0.1)
+
     def test_over_every_transport_and_from_the_cache(self):
         body = {"urls": [self.site.url + "/"], "options": {"follow": {"depth": 2}}}
         for _ in range(2):
@@ -217,6 +241,46 @@ class Following(unittest.TestCase):
         self.assertEqual(set(self.paths(events).values()), {"/lonely", "/a3"})
         told = next(event["discovered_from"] for event in events if event.get("index") == 1)
         self.assertEqual(told, self.site.url + "/two.xml.gz")
+
+    def test_a_sitemap_that_is_too_long_is_not_read(self):
+        """As it comes, and packed: what counts are the bytes that it unpacks to."""
+        urls = [f"{self.site.url}/a", f"{self.site.url}/b"]
+        named = "".join(f"<url><loc>{url}</loc></url>" for url in urls)
+        # Nothing that packs so well that it is taken for a bomb.
+        filler = random.Random(7).randbytes(SITEMAP_BYTES_MAX // 2).hex()
+        fits = f"<urlset>{named}<!--{filler[300:]}--></urlset>".encode()
+        long = f"<urlset>{named}<!--{filler}--></urlset>".encode()
+        for body, found in [(fits, {"/lonely", "/a", "/b"}), (long, {"/lonely"})]:
+            for sent in (body, gzip.compress(body)):
+                self.site.files["/index.xml"] = (200, "application/xml", sent)
+                self.addCleanup(self.site.files.update, self.site.pages())
+                self.assertEqual(self.found("/lonely", depth=1, sitemap=True), found, len(sent))
+
+    def test_so_many_sitemaps_of_a_host_are_read(self):
+        count = SITEMAP_FILES_MAX + 9
+        names = [f"/many-{n}.xml" for n in range(count)]
+        index = "".join(f"<sitemap><loc>{self.site.url}{name}</loc></sitemap>" for name in names)
+        self.site.files["/index.xml"] = (200, "application/xml", f"<sitemapindex>{index}</sitemapindex>")
+        self.addCleanup(self.site.files.update, self.site.pages())
+        for n, name in enumerate(names):
+            page = f"<urlset><url><loc>{self.site.url}/page-{n}</loc></url></urlset>"
+            self.site.files[name] = (200, "text/xml", page)
+        self.site.asked.clear()
+        found = self.found("/lonely", depth=1, sitemap=True)
+        # The index is one of them.
+        self.assertEqual(len(found), 1 + SITEMAP_FILES_MAX - 1)
+        read = [path for path in self.site.asked if path.endswith(".xml")]
+        self.assertEqual((len(read), len(set(read))), (SITEMAP_FILES_MAX, SITEMAP_FILES_MAX))
+
+    def test_so_many_hosts_have_their_sitemaps_read(self):
+        sites = [Site() for _ in range(SITEMAP_HOSTS_MAX + 2)]
+        for site in sites:
+            self.addCleanup(site.close)
+        urls = [site.url + "/lonely" for site in sites]
+        _, events = stream(self.server, urls, follow={"sitemap": True, "same_host": True}, cache_mode="bypass")
+        self.assertEqual(invariants.broken(events, events[-1]["total_urls"], begins=len(urls)), [])
+        asked = ["/index.xml" in site.asked for site in sites]
+        self.assertEqual(asked, [True] * SITEMAP_HOSTS_MAX + [False] * 2)
 
     def test_traps_end(self):
         calendar = self.found("/calendar?day=0", depth=20, max_pages=900)

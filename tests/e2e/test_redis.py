@@ -96,6 +96,47 @@ class Ways(Shared):
             self.assertEqual(self.uses(one, [url], headers={"Cookie": "a=1"}), ["miss"])
             self.assertEqual(self.uses(other, [url], headers={"Cookie": "a=2"}), ["miss"])
 
+    def test_what_another_extractor_made_is_no_page_of_this_one(self):
+        """A node with another module, as while a new version is rolled out: the same code here, under another hash."""
+        with tempfile.TemporaryDirectory() as folder, Redis() as redis:
+            path = os.path.join(folder, "other.wasm")
+            with open(os.path.join(server.ROOT, "src", "extract", "guest", "extractor.wasm"), "rb") as built_in:
+                module = built_in.read()
+            with open(path, "wb") as other:
+                # A custom section at its end: 5 bytes, with the name "note".
+                other.write(module + b"\x00\x05\x04note")
+            others = [("--extract-module", path), ("--extract-html-bytes-max", "1048576")]
+            url, keys = self.origin.page(2015, size=3000), set()
+            for flags in [(), *others]:
+                with node(redis.url, *flags) as one, node(redis.url, *flags) as same:
+                    self.up(one, same)
+                    page = self.crawl(one, [url])[0]
+                    self.assertEqual((page["cache"], page["error"]), ("miss", None), flags)
+                    self.stored(one, 1)
+                    self.assertEqual(self.uses(same, [url]), ["hit"], flags)
+                    keys.add(page["cache_key"])
+            self.assertEqual(len(keys), 3)
+
+    def test_what_another_node_has_fetched_is_found_here(self):
+        """A page out of Redis is in the local index of the node that took it, and of one that was restarted."""
+        def found(target, query, url):
+            body = {"query": query, "include_content": False}
+            answer = ask(target, "POST", "/deepsearch", body).json()
+            return url in [part["result"]["url"] for part in answer["results"]]
+
+        with Redis() as redis, node(redis.url) as one:
+            url = self.origin.page(2018, size=3000)
+            self.up(one)
+            title = self.crawl(one, [url])[0]["document"]["title"]
+            self.stored(one, 1)
+            self.assertTrue(wait_until(lambda: found(one, title, url)))
+            with node(redis.url) as other:
+                self.up(other)
+                self.assertFalse(found(other, title, url))
+                self.assertEqual(self.uses(other, [url], cache_mode="read_only"), ["hit"])
+                self.assertEqual(self.uses(other, [url]), ["hit"])
+                self.assertTrue(wait_until(lambda: found(other, title, url)))
+
     def test_an_acl_user_whose_password_nobody_sees(self):
         lines = ["user default off", "user fore on >s3cr%t ~pages:* +@all -@dangerous"]
         with Redis(*lines) as redis:

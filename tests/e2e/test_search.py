@@ -1,12 +1,10 @@
 """Deepsearch: a search, then the crawl of its hits, over every transport; providers that answer as they
 document, and providers that don't; the local index."""
 
-import http.server
 import json
 import os
 import subprocess
 import tempfile
-import threading
 import time
 import unittest
 import urllib.parse
@@ -16,122 +14,11 @@ import schemas
 import server
 import ws
 from client import Connection, ask, request, results
-
-FIRST = {"robots": "ignore"}
-KEY = "k-3f9a77"
-
-
-class Provider:
-    """A search provider on loopback that answers what the test says and keeps what it was asked."""
-
-    def __init__(self):
-        provider = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                provider.asked.append((self.command, self.path, dict(self.headers), body))
-                status, fields, answer, delay = provider.say
-                time.sleep(delay)
-                try:
-                    self.send_response(status)
-                    for name, value in fields.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(answer)))
-                    self.end_headers()
-                    self.wfile.write(answer)
-                except OSError:
-                    pass
-
-            do_GET = do_POST = answer
-
-            def log_message(self, *_):
-                pass
-
-        self.asked = []
-        self.says({})
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-    def says(self, answer, status=200, delay=0, **fields):
-        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        named = {name.replace("_", "-"): value for name, value in fields.items()}
-        self.say = (status, {"Content-Type": "application/json", **named}, body, delay)
-
-    def close(self):
-        self.http.shutdown()
-        self.http.server_close()
-
-
-def searxng(rows):
-    results = [{"url": url, "title": title, "content": text, "engine": "e", "parsed_url": [],
-                "engines": ["e"], "positions": [1], "score": 1.0, "category": "general"}
-               for url, title, text in rows]
-    return {"query": "q", "number_of_results": 0, "results": results, "answers": [],
-            "corrections": [], "infoboxes": [], "suggestions": [], "unresponsive_engines": []}
-
-
-def serper(rows):
-    organic = [{"title": title, "link": url, "snippet": text, "position": n}
-               for n, (url, title, text) in enumerate(rows, 1)]
-    return {"searchParameters": {"q": "q", "type": "search", "engine": "google"},
-            "organic": organic, "credits": 1}
-
-
-def brave(rows):
-    found = [{"title": title, "url": url, "description": text, "is_source_local": False,
-              "language": "en", "family_friendly": True, "type": "search_result"}
-             for url, title, text in rows]
-    return {"query": {"original": "q"}, "type": "search",
-            "web": {"type": "search", "results": found, "family_friendly": True}}
-
-
-def events_of(instance, body, fields=(), target="/deepsearch/stream"):
-    """Head and events of one deepsearch; no events where it is refused."""
-    with Connection(instance.address) as connection:
-        connection.send(request("POST", target, body, fields))
-        head = connection.read_head()
-        if head.status != 200:
-            head.body = b"".join(connection.read_body(head))
-            return head, []
-        return head, [json.loads(line) for line in connection.read_lines(head)]
+from providers import FIRST, KEY, Provider, Searching, brave, events_of, search_event, searxng, serper
 
 
 def sse_data(text):
     return [json.loads(line[6:]) for line in text.split(b"\n") if line.startswith(b"data: ")]
-
-
-class Searching(unittest.TestCase):
-    """A server with a scripted provider."""
-
-    name = "searxng"
-    flags = ()
-
-    @classmethod
-    def setUpClass(cls):
-        cls.origin = server.shared()[1]
-        cls.provider = Provider()
-        key = [] if cls.name == "searxng" else ["--search-key", KEY]
-        # The provider's address is not among those that may be fetched: naming it is enough.
-        flags = ["--search-provider", cls.name, "--search-url", cls.provider.url, *key, *cls.flags]
-        cls.server = server.Server(*flags)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.provider.close()
-        assert cls.server.stop() == 0, cls.server.output()
-
-    def setUp(self):
-        self.provider.asked.clear()
-        self.rows = [(self.origin.page(n), f"Title {n}", f"Snippet {n}") for n in (1, 2, 3)]
-
-    def search(self, **body):
-        head, events = events_of(self.server, {"query": "old weirs", "options": FIRST, **body})
-        self.assertEqual(head.status, 200, head)
-        return events
 
 
 class Searxng(Searching):
@@ -141,10 +28,11 @@ class Searxng(Searching):
 
     def holds(self, events, count=3):
         self.assertEqual(invariants.broken(events, count, begins=0), [])
-        self.assertEqual([event["type"] for event in events[:2]], ["metadata", "search"])
+        self.assertEqual([event["type"] for event in events if "seq" in event][:2], ["metadata", "search"])
         self.assertEqual(events[0]["stream_type"], "deepsearch")
-        self.assertEqual((events[1]["seq"], events[1]["urls_found"]), (1, count))
-        self.assertEqual((events[1]["query"], events[1]["provider"]), ("old weirs", "searxng"))
+        told = search_event(events)
+        self.assertEqual((told["seq"], told["urls_found"]), (1, count))
+        self.assertEqual((told["query"], told["provider"]), ("old weirs", "searxng"))
         for event in events:
             if event["type"] == "result":
                 url, title, text = self.rows[event["search"]["rank"] - 1]
@@ -245,7 +133,7 @@ class Searxng(Searching):
         self.provider.says(searxng([]))
         events = self.search()
         self.assertEqual(invariants.broken(events, 0, begins=0), [])
-        self.assertEqual([event["type"] for event in events], ["metadata", "search", "summary"])
+        self.assertEqual([event["type"] for event in events if "seq" in event], ["metadata", "search", "summary"])
         whole = ask(self.server, "POST", "/deepsearch", {"query": "x"}).json()
         self.assertEqual((whole["results"], whole["summary"]["total_urls"]), ([], 0))
 
@@ -272,6 +160,41 @@ class Searxng(Searching):
         rest = [json.loads(line) for line in ask(self.server, "GET", target).body.splitlines()]
         self.assertEqual([event["seq"] for event in rest], [1, 2, 3, 4, 5])
         self.assertEqual(rest[0]["type"], "search")
+
+    def test_a_search_goes_on_where_its_connection_broke(self):
+        """Over SSE and over WebSocket: the search is not made again, and no hit is lost."""
+        body = {"query": "old weirs", "options": FIRST}
+        rows = [(self.origin.page(n, latency="150ms"), *row[1:]) for n, row in enumerate(self.rows)]
+        self.provider.says(searxng(rows))
+        durable = lambda events: [event for event in events if "seq" in event]
+        for cut in range(1, 5):
+            with Connection(self.server.address) as connection:
+                connection.send(request("POST", "/deepsearch/sse", body))
+                head, first = connection.read_head(), []
+                for line in connection.read_lines(head):
+                    first += sse_data(line)
+                    if len(durable(first)) == cut:
+                        break
+            stream, last = head.field("x-stream-id"), durable(first)[-1]["seq"]
+            fields = ("Accept: text/event-stream", f"Last-Event-ID: {stream}.{last}")
+            rest = sse_data(ask(self.server, "GET", f"/streams/{stream}/events", fields=fields).body)
+            self.assertEqual([event["seq"] for event in durable(first + rest)], list(range(6)))
+            self.whole(durable(first + rest), rows)
+        for cut in ("metadata", "search", "result"):
+            with ws.Socket(self.server) as socket:
+                socket.op("deepsearch", id="s", data=body)
+                first = socket.until("s", cut)
+            with ws.Socket(self.server) as socket:
+                socket.op("resume", id="r", stream_id=first[0]["stream_id"], after=durable(first)[-1]["seq"])
+                rest = socket.stream("r")
+            self.whole(durable(first + rest), rows)
+        self.assertEqual(len(self.provider.asked), 7)
+
+    def whole(self, events, rows):
+        self.assertEqual(invariants.broken(events, 3, begins=0), [])
+        self.assertEqual([event["type"] for event in events], ["metadata", "search"] + ["result"] * 3 + ["summary"])
+        found = {event["search"]["rank"]: event["result"]["url"] for event in events if event["type"] == "result"}
+        self.assertEqual(found, {n: row[0] for n, row in enumerate(rows, 1)})
 
     def test_what_is_wrong_is_refused_before_anybody_is_asked(self):
         for body, field in [({}, "query"), ({"query": ""}, "query"), ({"query": "q", "limit": 0}, "limit"),
@@ -312,7 +235,7 @@ class Serper(Searching):
         self.provider.says(serper(self.rows))
         events = self.search(country="de", locale="de-AT", limit=3)
         self.assertEqual(invariants.broken(events, 3, begins=0), [])
-        self.assertEqual(events[1]["provider"], "serper")
+        self.assertEqual(search_event(events)["provider"], "serper")
         method, path, fields, body = self.provider.asked[0]
         self.assertEqual((method, path), ("POST", "/"))
         self.assertEqual((fields["X-API-KEY"], fields["Content-Type"]), (KEY, "application/json"))
@@ -466,7 +389,7 @@ class Local(unittest.TestCase):
         answered = lambda: (events := events_of(self.server, body)[1])[1]["type"] == "search" and events
         events = server.wait_until(answered, 60)
         self.assertTrue(events, "the index never answered")
-        count = events[1]["urls_found"]
+        count = search_event(events)["urls_found"]
         self.assertEqual(invariants.broken(events, count, begins=0), [])
         return {event["result"]["url"]: event["search"] for event in events if event["type"] == "result"}
 
@@ -479,7 +402,7 @@ class Local(unittest.TestCase):
         self.assertTrue(found["snippet"])
         _, events = events_of(self.server, {"query": title, "limit": 3, "options": FIRST})
         self.assertEqual(invariants.broken(events, 3, begins=0), [])
-        self.assertEqual(events[1]["provider"], "local")
+        self.assertEqual(search_event(events)["provider"], "local")
         first = next(event for event in events if event["type"] == "result" and event["search"]["rank"] == 1)
         self.assertEqual((first["result"]["url"], first["result"]["cache"]), (urls[3], "hit"))
         self.assertEqual(first["result"]["document"], pages[3]["result"]["document"])
@@ -511,7 +434,7 @@ class Keys(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             keys, tokens = os.path.join(folder, "keys.toml"), {}
             with open(keys, "wb") as file:
-                for name in ("ann", "bob"):
+                for name in ("ann", "bob", "eve"):
                     command = [server.FOREBAY, "key", "new", "--name", name, "--scopes", "crawl"]
                     made = subprocess.run(command, capture_output=True, check=True, timeout=60)
                     file.write(made.stdout)
@@ -526,11 +449,19 @@ class Keys(unittest.TestCase):
                 _, events = events_of(instance, body, fields)
                 return [event["result"]["url"] for event in events if event["type"] == "result"]
 
+            def crawl(instance, name, **options):
+                fields = (f"Authorization: Bearer {tokens[name]}",)
+                body = {"urls": [url], "options": {**FIRST, **options}}
+                return ask(instance, "POST", "/crawl", body, fields).json()["results"][0]["result"]
+
             with server.Server(*flags) as instance:
-                fields = (f"Authorization: Bearer {tokens['ann']}",)
-                page = ask(instance, "POST", "/crawl", {"urls": [url], "options": FIRST}, fields).json()
-                title = page["results"][0]["result"]["document"]["title"]
+                title = crawl(instance, "ann")["document"]["title"]
                 self.assertTrue(server.wait_until(lambda: find(instance, "ann") == [url]))
+                self.assertEqual(find(instance, "bob"), [])
+                # Who gets it from the cache has got it: but not where a request leaves no trace.
+                for options, kept in [({"cache_mode": "read_only"}, False), ({}, True)]:
+                    self.assertEqual(crawl(instance, "eve", **options)["cache"], "hit")
+                    self.assertEqual(bool(server.wait_until(lambda: find(instance, "eve"), 10 if kept else 2)), kept)
                 self.assertEqual(find(instance, "bob"), [])
             with server.Server(*flags) as instance:
                 self.assertEqual(find(instance, "ann"), [url])

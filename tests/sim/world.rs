@@ -389,7 +389,7 @@ impl World {
                     code: "search_unavailable",
                     status: 503,
                     message: "m",
-                    retry_after_ms: 1,
+                    retry_after_ms: Some(1),
                 };
                 events::error(out, seq, &facts, &counts)
             }

@@ -147,6 +147,9 @@ fn index(text: &str) -> Result<u64, String> {
     Ok(text.parse().unwrap_or_else(|_| Rng::labelled(0, text).next_u64() >> 1))
 }
 
+/// When every page was changed last.
+const MODIFIED: &str = "Thu, 01 Jan 2026 00:00:00 GMT";
+
 /// A generated page in the coding that was asked for; bodies are kept, since a load test asks for
 /// the same ones again.
 fn page(web: &Web, request: &Request, n: u64) -> Result<Reply, String> {
@@ -174,7 +177,13 @@ fn page(web: &Web, request: &Request, n: u64) -> Result<Reply, String> {
     if flag(target, "etag") {
         let tag = format!("\"{:x}\"", Rng::labelled(web.seed, &key).next_u64());
         let matches = request.head.field("if-none-match").is_some_and(|given| given.contains(&tag));
-        reply = reply.with("ETag", tag).with("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT");
+        reply = reply.with("ETag", tag).with("Last-Modified", MODIFIED);
+        if matches {
+            reply.status = 304;
+        }
+    } else if flag(target, "last_modified") {
+        let matches = request.head.field("if-modified-since").is_some_and(|date| date == MODIFIED);
+        reply = reply.with("Last-Modified", MODIFIED);
         if matches {
             reply.status = 304;
         }

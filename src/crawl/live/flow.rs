@@ -73,7 +73,8 @@ impl Live {
             }
             let key = self.ask.key(&url);
             // Of a page whose links are followed more is needed than its result.
-            let hit = if self.follows() { None } else { self.ask.hit(node, key) };
+            let principal = &self.stream.birth.principal;
+            let hit = if self.follows() { None } else { self.ask.hit(node, key, principal) };
             if let Some(stored) = hit {
                 machine.poll_dispatch();
                 machine.handle_cached(Instant::now(), index, stored);

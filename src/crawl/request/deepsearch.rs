@@ -131,7 +131,7 @@ mod tests {
                       "options":{"concurrency":2}}"#;
         let searched = *parse(all).unwrap().search.unwrap();
         assert_eq!(searched.query.country.as_deref(), Some("us"));
-        assert_eq!(searched.query.language(), Some("pt"));
+        assert_eq!(searched.query.locale.as_deref(), Some("pt-BR"));
     }
 
     #[test]

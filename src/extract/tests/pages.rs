@@ -174,6 +174,13 @@ fn the_committed_module_has_the_committed_checksum() {
 }
 
 #[test]
+fn a_module_is_known_by_its_checksum() {
+    let committed = include_str!("../guest/extractor.wasm.sha256");
+    let sum = built_in().report().module_sha256.map(|byte| format!("{byte:02x}")).concat();
+    assert_eq!(committed.split_whitespace().next(), Some(&*sum));
+}
+
+#[test]
 fn compiled_code_is_kept_in_a_private_folder() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("cache");

@@ -27,15 +27,15 @@ pub struct Failure<'a> {
     pub status: u16,
     /// One sentence for a person.
     pub message: &'a str,
-    /// When the same request may well work.
-    pub retry_after_ms: u64,
+    /// When the same request may well work, if it may.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl<'a> Failure<'a> {
     /// One that may be tried again soon.
     #[must_use]
     pub const fn new(code: ApiCode, message: &'a str) -> Self {
-        Self { code: code.as_str(), status: code.status(), message, retry_after_ms: 1000 }
+        Self { code: code.as_str(), status: code.status(), message, retry_after_ms: Some(1000) }
     }
 }
 
@@ -62,10 +62,12 @@ pub fn error(out: &mut BytesMut, seq: u64, failure: &Failure<'_>, counts: &Count
     json::string(out, failure.code);
     out.put_slice(b",\"message\":");
     json::string(out, failure.message);
-    out.put_slice(b",\"retryable\":true");
-    let numbers =
-        [("retry_after_ms", failure.retry_after_ms), ("status", u64::from(failure.status))];
-    json::integers(out, &numbers);
+    out.put_slice(b",\"retryable\":");
+    json::boolean(out, failure.retry_after_ms.is_some());
+    if let Some(after) = failure.retry_after_ms {
+        json::integers(out, &[("retry_after_ms", after)]);
+    }
+    json::integers(out, &[("status", u64::from(failure.status))]);
     out.put_u8(b'}');
     json::integers(out, &[("completed", counts.completed()), ("total", counts.total)]);
     out.put_u8(b'}');
@@ -132,13 +134,20 @@ mod tests {
             code: "search_unavailable",
             status: 503,
             message: "m",
-            retry_after_ms: 30_000,
+            retry_after_ms: Some(30_000),
         };
         let counts = Counts { total: 3, successful: 2, ..Counts::default() };
         let event = read(&error(out, 3, &failure, &counts));
         assert_eq!(event["error"]["retry_after_ms"], 30_000);
         assert_eq!((&event["completed"], &event["total"]), (&2.into(), &3.into()));
-        assert_eq!(event["error"]["status"], 503);
+        assert_eq!(
+            (&event["error"]["status"], &event["error"]["retryable"]),
+            (&503.into(), &true.into())
+        );
+        let failure = Failure { retry_after_ms: None, ..failure };
+        let event = read(&error(out, 3, &failure, &counts));
+        assert_eq!(event["error"]["retryable"], false);
+        assert!(event["error"].get("retry_after_ms").is_none());
     }
 
     #[test]

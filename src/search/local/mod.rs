@@ -137,20 +137,23 @@ impl Local {
         })
     }
 
-    /// Hands a page over; it is dropped and counted where the queue is full.
-    pub fn offer(&self, page: Page) {
+    /// Hands a page over; it is dropped and counted where the queue is full. `false` then: it may be
+    /// offered again. One that is too large never gets in.
+    pub fn offer(&self, page: Page) -> bool {
         let bytes = page.document.len() as u64;
         let shared = &self.shared;
         if bytes > INDEX_DOCUMENT_BYTES_MAX {
-            return;
+            return true;
         }
         let room = shared.queued_bytes.load(Ordering::Relaxed) + bytes <= INDEX_QUEUE_BYTES_MAX;
         // Counted before the writer can take it off again.
         shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if !room || self.pages.try_submit(Job::Page(page)).is_err() {
+        let taken = room && self.pages.try_submit(Job::Page(page)).is_ok();
+        if !taken {
             shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        taken
     }
 
     /// Asks a question; the hits come by its sender.

@@ -1,6 +1,8 @@
 //! The piece of a page's text that shows best why it was found, as plain text.
 
+use super::words::is_dense;
 use crate::limits::SEARCH_SNIPPET_BYTES_MAX;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use tantivy::tokenizer::TextAnalyzer;
 
@@ -34,34 +36,41 @@ pub(super) fn snippet(analyzer: &mut TextAnalyzer, text: &str, terms: &[String])
     show(text, start)
 }
 
-/// Where the best stretch begins: a window over the places, each entering and leaving it once.
+/// Where the best stretch begins: that with the most terms, where they stand closest together, the
+/// first of several. A window over the places, each entering and leaving it once.
 fn best(places: &[Place], terms: usize) -> usize {
     let window = SEARCH_SNIPPET_BYTES_MAX - 2 * LEAD_BYTES;
     let (mut inside, mut distinct) = (vec![0_u32; terms], 0);
-    let (mut first, mut best) = (0, (0, 0));
+    let (mut first, mut best, mut start) = (0, (0, Reverse(0)), 0);
     for place in places {
         inside[place.term] += 1;
         distinct += usize::from(inside[place.term] == 1);
-        while place.to - places[first].from > window {
+        // What is too far away goes, and what comes again later in the window.
+        while place.to - places[first].from > window || inside[places[first].term] > 1 {
             let gone = places[first].term;
             inside[gone] -= 1;
             distinct -= usize::from(inside[gone] == 0);
             first += 1;
         }
-        if distinct > best.0 {
-            best = (distinct, places[first].from);
+        let found = (distinct, Reverse(place.to - places[first].from));
+        if found > best {
+            (best, start) = (found, places[first].from);
         }
     }
-    best.1
+    start
 }
 
 fn show(text: &str, start: usize) -> String {
-    let mut from = text.floor_char_boundary(start.saturating_sub(LEAD_BYTES));
-    // Begin at a word where one begins nearby.
-    if from > 0
-        && let Some(gap) = text[from..start].find(char::is_whitespace)
-    {
-        from += gap;
+    // Near the text's end more of what stands before fits.
+    let last = text.len().saturating_sub(SEARCH_SNIPPET_BYTES_MAX - 8);
+    let mut from = text.floor_char_boundary(start.saturating_sub(LEAD_BYTES).min(last));
+    // Begin at a word: at one before, or at the found one, unless words have no ends here.
+    if from > 0 {
+        match text[from..start].find(char::is_whitespace) {
+            Some(gap) => from += gap,
+            None if !text[from..start].chars().any(is_dense) => from = start,
+            None => {}
+        }
     }
     let mut to = text.floor_char_boundary((from + SEARCH_SNIPPET_BYTES_MAX - 8).min(text.len()));
     if to < text.len()
@@ -105,8 +114,35 @@ mod tests {
         let shown = of(&text, &["weir", "mill", "water"]);
         assert!(shown.contains("The old weir holds the mill's water back."), "{shown}");
         assert!(shown.starts_with('…') && shown.ends_with('…'), "{shown}");
+        let near = format!("Mill pond. {filler} The mill by the weir. {filler}");
+        assert!(of(&near, &["weir", "mill"]).contains("The mill by the weir."), "{shown}");
+        let far = format!("The mill in the meadow has no weir. {filler} The mill's weir. {filler}");
+        assert!(of(&far, &["weir", "mill"]).contains("The mill's weir."));
+        assert!(
+            of(&format!("A weir. {filler} A weir."), &["weir"]).starts_with("A weir."),
+            "the first"
+        );
         assert_eq!(of("short text", &["absent"]), "short text");
         assert_eq!(of("", &["a"]), "");
+    }
+
+    #[test]
+    fn no_word_is_cut() {
+        let long = "x".repeat(60);
+        let shown = of(&format!("{long} {long}-weir, and water"), &["weir"]);
+        assert_eq!(shown, "… weir, and water");
+        let words: Vec<String> = (0..200).map(|n| format!("word{n}")).collect();
+        for term in ["word0", "word77", "word199"] {
+            let shown = of(&words.join(" "), &[term]);
+            let mut inside = shown.split_whitespace().filter(|word| *word != "…");
+            assert!(inside.all(|word| words.iter().any(|other| other == word)), "{shown}");
+            assert!(shown.contains(term) && shown.len() > 200, "{shown}");
+        }
+        let dense = "出汁のとり方".repeat(60);
+        assert!(
+            of(&format!("{dense}水門{dense}"), &["水門"]).contains("方水門出"),
+            "some text before it"
+        );
     }
 
     proptest! {

@@ -91,6 +91,41 @@ impl Local {
 }
 
 #[test]
+fn the_better_page_comes_first() {
+    let local = Local::start(None, 64 << 20).unwrap();
+    let filler = "the river runs on by the meadow and the mill. ".repeat(40);
+    let pages = [
+        ("both", "Rivers", format!("{filler} The sluice of the weir. {filler}")),
+        ("one", "Rivers", format!("{filler} A weir. {filler}")),
+        ("often", "Rivers", format!("{filler} A weir by a weir by a weir. {filler}")),
+        ("short", "Rivers", "A lock.".to_owned()),
+        ("long", "Rivers", format!("{filler} A lock. {filler}")),
+        ("title", "The ferry", filler.clone()),
+        ("text", "Rivers", format!("{filler} The ferry. {filler}")),
+    ];
+    for (name, title, text) in &pages {
+        local.offer(page(&format!("http://a.test/{name}"), "", title, text));
+    }
+    // Words that every page has say nothing.
+    for n in 0..20 {
+        local.offer(page(&format!("http://a.test/river{n}"), "", "Rivers", &filler));
+    }
+    settle(&local);
+    let first = |query, count| -> Vec<String> {
+        let hits = ask(&local, query, None);
+        let name = |hit: &Hit| hit.url.trim_start_matches("http://a.test/").to_owned();
+        hits.iter().take(count).map(name).collect()
+    };
+    assert_eq!(first("weir sluice", 1), ["both"], "more of the words");
+    assert_eq!(first("weir", 2)[0], "often", "more often");
+    assert_eq!(first("lock", 2), ["short", "long"], "more of the text");
+    assert_eq!(first("ferry", 2), ["title", "text"], "in the title");
+    assert_eq!(first("the ferry, the river", 2), ["title", "text"], "the rare word counts");
+    assert_eq!(first("Ferries", 9), [""; 0], "no stemming: nothing is an answer");
+    local.stop();
+}
+
+#[test]
 fn an_owner_sees_its_own_pages_only() {
     let local = Local::start(None, 64 << 20).unwrap();
     local.offer(page("http://a.test/", "ann", "Ann", "the weir"));

@@ -89,7 +89,7 @@ impl TokenStream for WordStream<'_> {
 }
 
 /// Characters of scripts that put no spaces between words.
-const fn is_dense(c: char) -> bool {
+pub(super) const fn is_dense(c: char) -> bool {
     matches!(c,
         '\u{0e00}'..='\u{0eff}'       // Thai, Lao
         | '\u{1000}'..='\u{109f}'     // Myanmar

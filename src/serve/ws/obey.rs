@@ -78,13 +78,13 @@ impl Socket {
         self.free_place(&id)?;
         self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
         let key = self.key.as_deref();
-        let (searches, most) =
-            (request.search.is_some(), request.urls_max(&self.node.shared.config));
+        let query = request.search.as_ref().map(|searched| &searched.query);
+        let (searches, most) = (query.is_some(), request.urls_max(&self.node.shared.config));
         let place = visit::begin_stream(key)
             .and_then(|place| visit::take_urls(key, most).map(|()| place))
             .and_then(|place| {
-                if searches {
-                    self.node.shared.search.admit(now)?;
+                if let Some(query) = query {
+                    self.node.shared.search.admit(query, now)?;
                 }
                 Ok(place)
             })
