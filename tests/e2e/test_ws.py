@@ -479,10 +479,12 @@ class Slow(Sockets):
     def test_a_reader_that_stops_stops_the_crawl_and_loses_nothing(self):
         origin_json(self.origin, "/_wait?in_flight=0&timeout=10s")
         origin_json(self.origin, "/_reset")
-        count = 60
-        options = {"concurrency": 4, "timeout_ms": 60000, "stall_timeout_ms": 60000}
+        count = 30
+        patient = 600_000  # however long it takes, no page is given up and no silence is too long
+        options = {"concurrency": 4, "timeout_ms": patient, "stall_timeout_ms": patient, "deadline_ms": patient}
         op = {"op": "crawl", "id": "a", "data": {"urls": self.pages(count, size="900k"), "options": options}}
-        with server.Server(replay_bytes_max=2 << 20) as small, Raw(small, receive_buffer=8192) as raw:
+        small = server.Server(replay_bytes_max=2 << 20, ws_ping_interval_ms=patient)
+        with small, Raw(small, receive_buffer=8192) as raw:
             raw.send(op)
 
             def still():
@@ -499,6 +501,7 @@ class Slow(Sockets):
                 events.append(raw.event())
                 events[-1].pop("id")
             self.holds(events, count)
+            self.assertEqual(events[-1]["successful"], count)
 
     def test_a_reader_that_stops_for_too_long_is_cut_and_may_resume(self):
         options = {"concurrency": 4, "timeout_ms": 60000, "stall_timeout_ms": 300}
