@@ -68,7 +68,6 @@ impl TcpListener {
         socket.set_nonblocking(true)?;
         // Each connection inherits it; a passed socket may not be of TCP.
         let _ = socket.set_tcp_nodelay(true);
-        drop(socket);
         let socket = sys::Pollable::new(fd)?;
         Ok(TcpListener {
             inner: Rc::new(Inner { socket, stop: Signal::new(), burst: Cell::new(0), shared }),
