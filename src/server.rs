@@ -161,16 +161,14 @@ impl Server {
     /// As [`Server::start`].
     pub fn start_in(mut config: Config, around: Surroundings) -> Result<Self, StartError> {
         let Surroundings { recipe, sockets, notifier } = around;
-        let kernel = probe::probe();
-        let runtime = probe::choose(config.runtime, &kernel)?;
+        let runtime = probe::choose(config.runtime, &probe::probe())?;
         let plans = uring::core::plan((config.cores > 0).then_some(config.cores));
         config.listen = listening_address(config.listen, &sockets, plans.len())?;
         let fetch = fetch_config(&config)?;
         let access = Arc::new(Access::start(&config)?);
         let search = Search::start(&config).map_err(StartError::Search)?;
         let site = Site::start(&config);
-        let (mesh, mailboxes): (Vec<_>, Vec<_>) =
-            plans.iter().map(|_| mailbox::channel::<Message>(LETTERS_MAX)).unzip();
+        let (mesh, mailboxes): (Vec<_>, Vec<_>) = plans.iter().map(|_| letters()).unzip();
         let (cluster, redis) = cluster::open(&config).map_err(StartError::Redis)?;
         fetch.share(cluster.clone());
         access.share(cluster.clone());
@@ -425,6 +423,11 @@ pub fn listening_address(
     }
     let open = addresses.iter().find(|addr| !addr.ip().is_loopback());
     Ok(open.or(addresses.first()).copied().unwrap_or(set))
+}
+
+/// A core's mailbox.
+fn letters() -> (Sender<Message>, Receiver<Message>) {
+    mailbox::channel(LETTERS_MAX)
 }
 
 /// A full mailbox empties as its core works through it.

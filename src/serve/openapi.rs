@@ -73,7 +73,8 @@ pub fn document(config: &Config) -> String {
 /// Names of the schemas in the order of their files, under what each file is about.
 #[must_use]
 pub fn schema_names() -> Vec<(&'static str, Vec<String>)> {
-    let requests = [SCHEMAS, OPTIONS].into_iter().flat_map(names_of).collect();
+    let mut requests: Vec<_> = [SCHEMAS, OPTIONS].into_iter().flat_map(names_of).collect();
+    requests.push("JobOptions".to_owned());
     vec![("Requests", requests), ("Events", names_of(EVENTS)), ("Answers", names_of(ANSWERS))]
 }
 
