@@ -175,6 +175,7 @@ impl Server {
             draining: AtomicBool::new(false),
             rings: OnceLock::new(),
             connections: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             started: SystemTime::now(),
             epoch: Epoch::now(),
         });

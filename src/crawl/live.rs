@@ -5,7 +5,7 @@ mod notes;
 use super::beyond::Beyond;
 use super::cached::Ask;
 use super::mesh::PageJob;
-use super::node::Node;
+use super::node::{Busy, Node};
 use super::request::{CrawlRequest, Options, OrderName};
 use super::scribe;
 use crate::error::{ApiCode, Stage};
@@ -27,7 +27,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
-use uring::Pass;
 
 /// What a page's event is taken to weigh before the stream has seen larger ones, in bytes.
 const EVENT_BYTES_GUESS: usize = 16 * 1024;
@@ -131,7 +130,7 @@ pub struct Live {
     /// Tells who copies the log to Redis, where somebody does.
     written: Option<Rc<Notify>>,
     background: Option<Rc<dyn Background>>,
-    _pass: Option<Pass>,
+    _busy: Busy,
     _place: Option<Arc<Place>>,
 }
 
@@ -197,7 +196,7 @@ impl Live {
             ending_since: Cell::new(None),
             changed: Notify::default(),
             written: shares.then(Rc::default),
-            _pass: background.as_ref().map(|_| node.background.enter()),
+            _busy: node.busy(),
             background,
             _place: terms.place,
         });
@@ -261,6 +260,14 @@ impl Live {
     pub fn end(&self, node: &Rc<Node>, ending: Ending) {
         self.machine.borrow_mut().handle_end(Instant::now(), ending);
         self.pump(node);
+    }
+
+    /// Whether nobody can read it once the process has no connections: it is read by nobody, and goes on
+    /// for none of the nodes that it shares its log with.
+    pub(super) fn is_lost(&self) -> bool {
+        let shared = self.written.is_some() && !self.stream.paused();
+        let unread = self.stream.with_log(|log| log.readers()) == 0;
+        self.background.is_none() && unread && !shared
     }
 
     /// Does whatever there is to do: writes events, wakes readers, pauses or goes on, starts pages.
@@ -536,8 +543,11 @@ impl Live {
                 }
                 Output::Summary { seq, counts, total, ttfr, ending } => {
                     self.note_end(node, (seq, &counts), ending);
-                    if ending == Some(Ending::Drained) && self.background.is_some() {
-                        let message = "the server is shutting down, and the job with it";
+                    if ending == Some(Ending::Drained) {
+                        let message = match &self.background {
+                            Some(_) => "the server is shutting down, and the job with it",
+                            None => "the server is shutting down: ask again for what is missing",
+                        };
                         let failure = Failure::new(ApiCode::Draining, message);
                         return Some(events::error(out, seq, &failure, &counts));
                     }

@@ -1,7 +1,10 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
+mod drain;
 mod keep;
+
+pub use drain::Busy;
 
 use super::cached::{Pages, Waiting};
 use super::live::{AddError, Live};
@@ -37,7 +40,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
-use uring::Gate;
 use uring::lane::{Lane, LaneStats};
 use uring::mailbox::{Receiver, SendError, Sender};
 
@@ -81,6 +83,8 @@ pub struct Shared {
     pub rings: OnceLock<Vec<u32>>,
     /// Client connections open.
     pub connections: AtomicUsize,
+    /// What runs though no connection may wait for it: streams, pages of jobs, logs to be written.
+    pub busy: AtomicUsize,
     /// When the process started, on the wall clock.
     pub started: SystemTime,
     /// What latencies are dated from.
@@ -131,8 +135,6 @@ pub struct Node {
     drain_until: Cell<Option<Instant>>,
     drain: Notify,
     pub(super) idle: Notify,
-    /// What works on here though no connection waits for it.
-    pub background: Gate,
 }
 
 /// A page in the lane: its place there is given back when the lane answers, not before.
@@ -177,7 +179,6 @@ impl Node {
             drain_until: Cell::new(None),
             drain: Notify::default(),
             idle: Notify::default(),
-            background: Gate::new(),
         })
     }
 
@@ -264,21 +265,6 @@ impl Node {
 
     fn add_here(self: &Rc<Self>, stream: Ulid, urls: &[Text]) -> Result<(u32, u64), AddError> {
         self.live(stream).ok_or(AddError::Ended(Ended))?.add(self, urls)
-    }
-
-    /// Ends every stream of this core.
-    pub fn end_all(self: &Rc<Self>, ending: Ending) {
-        let all: Vec<Rc<Live>> = self.live.borrow().values().cloned().collect();
-        all.into_iter().for_each(|live| live.end(self, ending));
-    }
-
-    /// Waits until no stream of this core runs and no page runs here, for `until` at most.
-    pub async fn quiesced(&self, until: Instant) {
-        while !self.live.borrow().is_empty() || !self.pages.borrow().is_empty() {
-            if uring::time::timeout_at(until, self.idle.notified()).await.is_err() {
-                return;
-            }
-        }
     }
 
     /// Whether the server takes work, and why not.
