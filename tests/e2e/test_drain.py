@@ -1,7 +1,6 @@
 """SIGTERM while streams run: what can end in its time does, what can't is told so, and then the process
 is gone. Each test has a server of its own."""
 
-import json
 import shutil
 import signal
 import time
@@ -9,7 +8,7 @@ import unittest
 
 import invariants
 import server
-from client import Connection, ask, origin_json, request
+from client import Connection, ask, events_of, origin_json, request
 from redises import Redis, becomes, node
 from websockets.exceptions import ConnectionClosed
 from ws import Socket
@@ -78,7 +77,7 @@ class Finish(Drain):
         running = self.start(LONG_S)
         connection, head = self.begin(running, self.body(self.slow_pages(12, 3)))
         self.terminate(running)
-        events = [json.loads(line) for line in connection.read_lines(head)]
+        events = list(events_of(connection, head))
         self.assertEqual(invariants.broken(events, 12), [])
         self.assertEqual((events[-1]["status"], events[-1]["successful"]), ("completed", 12))
         self.ended(running)
@@ -102,7 +101,7 @@ class Finish(Drain):
         self.assertTrue(server.wait_until(lambda: len(self.core_of(running, stream_id)) == 1))
         self.assertNotEqual(self.core_of(running, stream_id), own)
         self.terminate(running)
-        events = [json.loads(line) for line in reader.read_lines(again)]
+        events = list(events_of(reader, again))
         self.assertEqual(invariants.broken(events, 12), [])
         self.assertEqual(events[-1]["status"], "completed")
         self.ended(running)
@@ -131,7 +130,7 @@ class Finish(Drain):
                 reader.send(request("GET", f"/streams/{head.field('x-stream-id')}/events"))
                 again = reader.read_head()
                 self.assertEqual(again.status, 200, again)
-                events = [json.loads(line) for line in reader.read_lines(again)]
+                events = list(events_of(reader, again))
             self.assertEqual(invariants.broken(events, 8), [])
             self.assertEqual((events[-1]["type"], events[-1].get("status")), ("summary", "completed"))
             self.ended(running)
@@ -155,9 +154,8 @@ class GiveUp(Drain):
             with self.assertRaises(ConnectionClosed):
                 socket.event()
             self.assertEqual(socket.connection.close_code, 1001)
-        self.given_up([json.loads(line) for line in lines.read_lines(lines_head)], 2)
-        data = [line[6:] for line in sse.read_lines(sse_head) if line.startswith(b"data: ")]
-        self.given_up([json.loads(line) for line in data], 2)
+        self.given_up(list(events_of(lines, lines_head)), 2)
+        self.given_up(list(events_of(sse, sse_head)), 2)
         answer = whole.read_response().json()
         self.assertEqual(answer["error"]["error"]["code"], "draining", answer["error"])
         self.assertEqual(len(answer["results"]), 2)
@@ -181,7 +179,7 @@ class GiveUp(Drain):
         # Nobody is let in any more, so that is a sign of what it does.
         self.assertTrue(server.wait_until(lambda: not self.lets_in(running), 10))
         time.sleep(2.2)
-        events = [json.loads(line) for line in connection.read_lines(head)]
+        events = list(events_of(connection, head))
         self.given_up(events, len(urls))
         self.ended(running)
 
@@ -207,7 +205,7 @@ class Door(Drain):
                 self.assertTrue(answer.json()["draining"])
             else:
                 self.assertIn(b"ok" if target == "/livez" else b"draining", answer.body)
-        events = [json.loads(line) for line in connection.read_lines(head)]
+        events = list(events_of(connection, head))
         self.assertEqual(events[-1]["status"], "completed")
         self.ended(running)
 
