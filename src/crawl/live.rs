@@ -120,6 +120,8 @@ pub struct Live {
     event_bytes: Cell<usize>,
     /// Since when nobody reads.
     unread_since: Cell<Option<Instant>>,
+    /// Whether it is being ended for that.
+    abandoned: Cell<bool>,
     /// Whether a turn ended before there was nothing left to do.
     unfinished: Cell<bool>,
     /// Whether its last event is written and its end was told: that happens once.
@@ -191,6 +193,7 @@ impl Live {
             started_at: SystemTime::now(),
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
+            abandoned: Cell::new(false),
             unfinished: Cell::new(false),
             over: Cell::new(false),
             ending_since: Cell::new(None),
@@ -297,10 +300,8 @@ impl Live {
         let in_flight = machine.in_flight();
         let ending = machine.ending();
         drop(machine);
-        self.stream.set_status(Status { state, counts, in_flight });
-        woken.dedup();
-        node.wake(&woken);
-        woken.clear();
+        self.stream.set_status(Status { state, counts, in_flight }, &mut woken);
+        node.wake(&mut woken);
         node.woken.replace(woken);
         self.changed.notify();
         self.written.iter().for_each(|written| written.notify());

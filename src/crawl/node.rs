@@ -46,6 +46,9 @@ use uring::mailbox::{Receiver, SendError, Sender};
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// Finished streams that are forgotten at a time, where their buffers are full.
+const FORGOTTEN_AT_ONCE: usize = 64;
+
 /// How long another core may take to answer whether URLs were added.
 const ADD_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -217,6 +220,7 @@ impl Node {
                 let _ = to.try_send(self.add_here(stream, &urls));
             }
             Message::Look { stream } => self.look(stream),
+            Message::MakeRoom => self.forget_oldest(FORGOTTEN_AT_ONCE),
             Message::Wake { token } => self.wake_here(token),
             Message::Report { scope, to } => {
                 let node = Rc::clone(self);
@@ -328,7 +332,10 @@ impl Node {
         let (totals, config) = (&self.shared.totals, &self.shared.config);
         let full = || totals.bytes.load(Ordering::Relaxed) >= config.stream_bytes_max;
         if full() {
-            self.forget_oldest();
+            self.forget_oldest(FORGOTTEN_AT_ONCE);
+            // What others can forget makes room for who comes back.
+            let others = (0..self.shared.mesh.len()).filter(|core| *core != self.index);
+            others.for_each(|core| drop(self.shared.mesh[core].try_send(Message::MakeRoom)));
         }
         let why = if totals.running.load(Ordering::Relaxed) >= config.streams_max {
             "as many streams run as may run at once"
@@ -454,9 +461,11 @@ impl Node {
         }
     }
 
-    /// Wakes readers, on whichever core they are.
-    pub fn wake(self: &Rc<Self>, watchers: &[Watcher]) {
-        for watcher in watchers {
+    /// Wakes readers, each once, on whichever core they are; none are left in the list.
+    pub fn wake(self: &Rc<Self>, watchers: &mut Vec<Watcher>) {
+        watchers.sort_unstable();
+        watchers.dedup();
+        for watcher in watchers.drain(..) {
             if watcher.core == self.index {
                 self.wake_here(watcher.token);
             } else {
