@@ -126,8 +126,19 @@ fn frame(bytes: &[u8]) -> Option<(u8, usize)> {
 
 /// A text message of a client in one frame; its mask is zero, which leaves the text as it is.
 pub(crate) fn text_frame(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81, 0x80 | 127];
-    frame.extend_from_slice(&(text.len() as u64).to_be_bytes());
+    let mut frame = vec![0x81];
+    // The shortest form of the length is the only legal one.
+    match (u8::try_from(text.len()), u16::try_from(text.len())) {
+        (Ok(length), _) if length < 126 => frame.push(0x80 | length),
+        (_, Ok(length)) => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&length.to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        }
+    }
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(text.as_bytes());
     frame
