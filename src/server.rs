@@ -190,9 +190,9 @@ impl Server {
             job_totals: Arc::new(Totals::default()),
             mesh,
             draining: AtomicBool::new(false),
-            drained: AtomicUsize::new(0),
             rings: OnceLock::new(),
             connections: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             started: SystemTime::now(),
             epoch: Epoch::now(),
         });

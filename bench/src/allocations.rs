@@ -1,8 +1,8 @@
 //! What a warm `GET /livez` and a warm event of a cached stream allocate: nothing.
 
 use crate::flags::Flags;
-use crate::server::{Client, start};
-use crate::{ALLOCATOR, Failure, Outcome};
+use crate::server::{Client, start, start_with, text_frame};
+use crate::{ALLOCATOR, Failure, Outcome, http};
 use forebay_loadtest::origin::{Origin, OriginConfig};
 use stats_alloc::Region;
 use std::time::{Duration, Instant};
@@ -13,14 +13,51 @@ const WARM_UP: usize = 2_000;
 /// Batches; once a second a core rotates its histograms, which may allocate and is no part of a
 /// request, so the quietest batch tells what a request costs.
 const BATCHES: usize = 10;
-/// Cached pages of a short stream and of a long one: their difference is events alone. Both lie between
-/// the same powers of two, so that the lists of URLs, which double when they are read, are equally
-/// long.
-const STREAM_URLS: [usize; 2] = [130, 250];
+/// What is told of a stream's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Ndjson,
+    Sse,
+    WebSocket,
+    Deflate,
+}
 
-/// Resume windows of the measured streams, in seconds.
-pub(crate) const WINDOWS: [(u64, &str); 2] =
-    [(0, "without a resume window"), (1, "with a resume window")];
+/// Streams whose events are measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    way: Way,
+    /// Cached pages of a short stream and of a long one: their difference is events alone. Both lie
+    /// between the same powers of two, so that the lists of URLs, which double when they are read, are
+    /// equally long.
+    urls: [usize; 2],
+    /// The resume window, in seconds.
+    window_s: u64,
+}
+
+const fn case(name: &'static str, way: Way, urls: [usize; 2], window_s: u64) -> Case {
+    Case { name, way, urls, window_s }
+}
+
+/// Few URLs without a resume window, and as many as a stream may have with the usual one.
+pub(crate) const CASES: [Case; 8] = [
+    case("NDJSON, 250 URLs, no window", Way::Ndjson, [130, 250], 0),
+    case("NDJSON, 1,000 URLs, window of 120 s", Way::Ndjson, [520, 1000], 120),
+    case("SSE, 250 URLs, no window", Way::Sse, [130, 250], 0),
+    case("SSE, 1,000 URLs, window of 120 s", Way::Sse, [520, 1000], 120),
+    case("WebSocket, 250 URLs, no window", Way::WebSocket, [130, 250], 0),
+    case("WebSocket, 1,000 URLs, window of 120 s", Way::WebSocket, [520, 1000], 120),
+    case("WebSocket with deflate, 250 URLs, no window", Way::Deflate, [130, 250], 0),
+    case("WebSocket with deflate, 1,000 URLs, window of 120 s", Way::Deflate, [520, 1000], 120),
+];
+
+/// Ended streams that are kept: their windows are longer than anybody measures, so these are what comes
+/// and goes.
+const KEPT: usize = 6;
+/// How long a server is warmed up, at least: its sweeps, once a second, settle what it keeps.
+const WARM: Duration = Duration::from_secs(3);
+/// The same in streams.
+const WARM_STREAMS: usize = 4 * KEPT;
 
 /// Allocations of the whole process over batches of requests.
 #[derive(Debug)]
@@ -41,16 +78,10 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let origin = Origin::start(OriginConfig::default())?;
     let page = format!("http://{}/page/1?size=2000", origin.addr());
     let mut within = quietest == 0;
-    for (window_s, name) in WINDOWS {
-        match per_cached_event(&page, window_s)? {
-            Some(each) => {
-                println!(
-                    "an event of a cached stream, {name}: {each} heap allocations (at most 0)"
-                );
-                within &= each <= 0.0;
-            }
-            None => println!("an event of a cached stream: skipped, the server has no page cache"),
-        }
+    for case in &CASES {
+        let each = per_cached_event(&page, case)?;
+        println!("an event of a cached stream, {}: {each} heap allocations (at most 0)", case.name);
+        within &= each <= 0.0;
     }
     Ok(within)
 }
@@ -83,52 +114,100 @@ pub(crate) fn livez(requests: usize) -> Result<Livez, Failure> {
 }
 
 /// What one more event of a cached stream allocates: the difference between a long and a short stream
-/// of the same page, by the quietest of several; `None` without a page cache. An event is a result;
-/// what a stream costs however long it is falls out of the difference. The warm-up takes three
-/// windows: from then on windows that expire give their memory to those that begin.
+/// of the same page, by the quietest of several. An event is a result; what a stream costs however long
+/// it is falls out of the difference. The warm-up takes as many streams as are kept, and more: from then
+/// on those that are forgotten give their memory to those that begin.
 ///
 /// # Errors
-/// When a stream can't be had.
-pub(crate) fn per_cached_event(page: &str, window_s: u64) -> Result<Option<f64>, Failure> {
-    let server = start(1)?;
-    let warm = Instant::now() + Duration::from_secs(3 * window_s);
-    let mut client = Client::connect(server.addr())?;
-    let requests = STREAM_URLS.map(|urls| {
-        let urls = vec![format!("\"{page}\""); urls].join(",");
-        let body = format!(
-            "{{\"urls\":[{urls}],\"options\":{{\"robots\":\"ignore\",\"progress_ms\":0,\
-             \"resume_window_s\":{window_s}}}}}"
-        );
-        format!(
-            "POST /crawl/stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
-    });
-    let (mut cached, mut rounds) = (false, 0);
-    while rounds < 20 || Instant::now() < warm {
+/// When a stream can't be had, or its pages are not cached.
+pub(crate) fn per_cached_event(page: &str, case: &Case) -> Result<f64, Failure> {
+    let server = start_with(1, |config| config.streams_kept_max = KEPT)?;
+    let mut reader = Reader::new(Client::connect(server.addr())?, page, case)?;
+    let warm = Instant::now() + WARM;
+    let mut rounds = 0;
+    while rounds < WARM_STREAMS || Instant::now() < warm {
         rounds += 1;
-        client.stream(&requests[0], b"\"from_cache\":true")?;
-        cached = client.stream(&requests[1], b"\"from_cache\":true")? == STREAM_URLS[1];
-    }
-    if !cached {
-        server.stop(Duration::ZERO);
-        return Ok(None);
+        reader.read(rounds % 2)?;
     }
     let mut quietest = [usize::MAX; 2];
     for _ in 0..BATCHES {
-        for (least, request) in quietest.iter_mut().zip(&requests) {
-            let allocations = counting(|| {
-                client.stream(request, b"\"from_cache\":true")?;
-                Ok(())
-            })?;
+        for (which, least) in quietest.iter_mut().enumerate() {
+            let allocations = counting(|| reader.read(which))?;
             *least = allocations.min(*least);
         }
     }
     server.stop(Duration::ZERO);
     let more = quietest[1] as f64 - quietest[0] as f64;
-    Ok(Some(more / (STREAM_URLS[1] - STREAM_URLS[0]) as f64))
+    Ok(more / (case.urls[1] - case.urls[0]) as f64)
+}
+
+/// A client that reads a short and a long stream.
+struct Reader {
+    client: Client,
+    case: Case,
+    requests: [Vec<u8>; 2],
+}
+
+impl Reader {
+    fn new(mut client: Client, page: &str, case: &Case) -> Result<Self, Failure> {
+        let body = |urls: usize| {
+            let urls = vec![format!("\"{page}\""); urls].join(",");
+            format!(
+                "{{\"urls\":[{urls}],\"options\":{{\"robots\":\"ignore\",\"progress_ms\":0,\
+                 \"resume_window_s\":{}}}}}",
+                case.window_s
+            )
+        };
+        // Equally long: what is read of a request is no part of an event.
+        let bodies = case.urls.map(body);
+        let length = bodies[1].len();
+        let bodies = bodies.map(|body| format!("{body:length$}"));
+        // Whatever way the events take, their pages come from the cache.
+        let request = |body: &String, accept: &str| post(body, accept).into_bytes();
+        client.stream(&request(&bodies[0], "*/*"), b"\"type\":\"summary\"")?;
+        let cached = client.stream(&request(&bodies[1], "*/*"), b"\"from_cache\":true")?;
+        if cached != case.urls[1] {
+            return Err("the page is not cached".into());
+        }
+        let requests = match case.way {
+            Way::Ndjson => bodies.map(|body| request(&body, "*/*")),
+            Way::Sse => bodies.map(|body| request(&body, "text/event-stream")),
+            Way::WebSocket | Way::Deflate => {
+                let offer = match case.way {
+                    Way::Deflate => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+                    _ => "",
+                };
+                client.upgrade(&http::websocket_request_with("/crawl/ws", offer))?;
+                bodies.map(|body| {
+                    text_frame(&format!("{{\"op\":\"crawl\",\"id\":\"a\",\"data\":{body}}}"))
+                })
+            }
+        };
+        Ok(Self { client, case: *case, requests })
+    }
+
+    fn read(&mut self, which: usize) -> Result<(), Failure> {
+        let (request, urls) = (&self.requests[which], self.case.urls[which]);
+        match self.case.way {
+            Way::Ndjson | Way::Sse => {
+                let seen = self.client.stream(request, b"\"from_cache\":true")?;
+                if seen != urls {
+                    return Err(format!("{seen} cached results of {urls}").into());
+                }
+            }
+            // Beside the results: metadata and summary.
+            Way::WebSocket | Way::Deflate => self.client.messages(request, urls + 2)?,
+        }
+        Ok(())
+    }
+}
+
+fn post(body: &str, accept: &str) -> String {
+    format!(
+        "POST /crawl/stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+         Accept: {accept}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// Allocations of the whole process while something is done.

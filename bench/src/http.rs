@@ -55,9 +55,14 @@ pub(crate) fn takes_websockets(addr: SocketAddr, path: &str) -> Result<bool, Fai
 
 /// A handshake (RFC 6455 §4.1) whose key is the standard's own example.
 pub(crate) fn websocket_request(path: &str) -> String {
+    websocket_request_with(path, "")
+}
+
+/// As [`websocket_request`], with another field, which ends its line itself.
+pub(crate) fn websocket_request_with(path: &str, field: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: crawl.v1\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: crawl.v1\r\n{field}\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
 }

@@ -8,19 +8,28 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 /// Starts a server with so many cores that may fetch from loopback.
 pub(crate) fn start(cores: usize) -> Result<Server, Failure> {
-    let config = Config {
+    start_with(cores, |_| {})
+}
+
+/// As [`start`], with other settings.
+pub(crate) fn start_with(
+    cores: usize,
+    change: impl FnOnce(&mut Config),
+) -> Result<Server, Failure> {
+    let mut config = Config {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         cores,
         egress_allow: vec!["127.0.0.0/8:*".to_owned()],
         ..Config::default()
     };
+    change(&mut config);
     let server = Server::start(config)?;
     server.wait_ready()?;
     Ok(server)
 }
 
 /// Bytes of the longest streamed answer.
-const STREAM_BYTES: usize = 8 * 1024 * 1024;
+const STREAM_BYTES: usize = 16 * 1024 * 1024;
 
 /// One keep-alive connection that sends the same request again and again.
 pub(crate) struct Client {
@@ -66,4 +75,71 @@ impl Client {
         }
         Ok(self.stream[..read].windows(what.len()).filter(|window| *window == what).count())
     }
+
+    /// Goes over to WebSocket; the server may agree to compress.
+    pub(crate) fn upgrade(&mut self, request: &str) -> std::io::Result<()> {
+        self.socket.write_all(request.as_bytes())?;
+        let mut read = 0;
+        while !self.answer[..read].ends_with(b"\r\n\r\n") {
+            match self.socket.read(&mut self.answer[read..])? {
+                0 => return Err(std::io::Error::other("the handshake broke off or is too long")),
+                more => read += more,
+            }
+        }
+        if self.answer.starts_with(b"HTTP/1.1 101 ") {
+            Ok(())
+        } else {
+            Err(std::io::Error::other("the handshake is refused"))
+        }
+    }
+
+    /// Sends a message on a WebSocket and reads so many messages, which must be all that come.
+    pub(crate) fn messages(&mut self, message: &[u8], count: usize) -> std::io::Result<()> {
+        self.socket.write_all(message)?;
+        let (mut read, mut at, mut seen) = (0, 0, 0);
+        while seen < count || at < read {
+            match frame(&self.stream[at..read]) {
+                Some((opcode, length)) => {
+                    at += length;
+                    seen += usize::from(opcode == 1);
+                }
+                None => match self.socket.read(&mut self.stream[read..])? {
+                    0 => return Err(std::io::Error::other("the socket ended or said too much")),
+                    more => read += more,
+                },
+            }
+        }
+        if seen == count { Ok(()) } else { Err(std::io::Error::other("too many messages")) }
+    }
+}
+
+/// The opcode and the length of a server's whole frame (RFC 6455 §5.2).
+fn frame(bytes: &[u8]) -> Option<(u8, usize)> {
+    let (&[first, short], rest) = bytes.split_first_chunk()?;
+    let (head, length) = match short {
+        126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+        short => (2, usize::from(short)),
+    };
+    (bytes.len() >= head + length).then_some((first & 15, head + length))
+}
+
+/// A text message of a client in one frame; its mask is zero, which leaves the text as it is.
+pub(crate) fn text_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    // The shortest form of the length is the only legal one.
+    match (u8::try_from(text.len()), u16::try_from(text.len())) {
+        (Ok(length), _) if length < 126 => frame.push(0x80 | length),
+        (_, Ok(length)) => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&length.to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
 }

@@ -159,7 +159,7 @@ pub(crate) fn pin(cpu: usize) -> Result<(), String> {
 }
 
 /// Starts a core: `main` makes its main future, on the core's thread. When that future ends, every other task of the core is dropped, what the kernel
-/// still holds is waited for, and the thread ends. A graceful stop is the main future's affair: see [`crate::Gate`].
+/// still holds is waited for, and the thread ends. A graceful stop is the main future's affair.
 ///
 /// # Errors
 /// When the thread or its loop can't be made.

@@ -11,9 +11,9 @@ use std::rc::Rc;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::gate::Signal;
 use crate::net::{TcpStream, as_inet};
 use crate::select::select2;
+use crate::signal::Signal;
 use crate::{doorbell, stats, sys};
 
 /// Connections accepted in a row before the rest of the core gets its turn.

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,6 +26,7 @@ struct Shared<T> {
     /// The receiver is asleep, or about to be: the next sender wakes it.
     asleep: AtomicBool,
     senders: AtomicUsize,
+    refused: AtomicU64,
     receiver_gone: AtomicBool,
     /// Where the receiver waits; set when it first does.
     seat: OnceLock<Seat>,
@@ -88,6 +89,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         queue: Queue::new(capacity),
         asleep: AtomicBool::new(false),
         senders: AtomicUsize::new(1),
+        refused: AtomicU64::new(0),
         receiver_gone: AtomicBool::new(false),
         seat: OnceLock::new(),
     });
@@ -114,7 +116,10 @@ impl<T: Send> Sender<T> {
         if self.shared.receiver_gone.load(Ordering::Acquire) {
             return Err(SendError::Closed(value));
         }
-        self.shared.queue.push(value).map_err(SendError::Full)?;
+        if let Err(value) = self.shared.queue.push(value) {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(SendError::Full(value));
+        }
         self.shared.wake();
         Ok(())
     }
@@ -150,6 +155,11 @@ impl<T: Send> Sender<T> {
     /// Values waiting; a moment later it may be another number.
     pub fn len(&self) -> usize {
         self.shared.queue.len()
+    }
+
+    /// Times that a value found no room, whoever sent it.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// Whether no value waits.

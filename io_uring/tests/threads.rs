@@ -12,7 +12,7 @@ use common::{drivers, on};
 use uring::core::{self, CoreConfig};
 use uring::lane::{Class, Lane, LaneConfig, thread_cpu_time};
 use uring::mailbox::{self, SendError};
-use uring::{Either, Gate, Signal, select2, time};
+use uring::{Either, Signal, select2, time};
 
 #[test]
 fn many_producers_and_a_small_mailbox_lose_neither_values_nor_wake_ups() {
@@ -256,26 +256,28 @@ fn more_cores_than_cpus_run_and_a_cpu_that_is_not_there_is_a_warning() {
 }
 
 #[test]
-fn a_graceful_stop_waits_for_all_in_flight() {
+fn a_signal_wakes_everybody_who_waits_and_whoever_comes_later() {
     for driver in drivers() {
-        let done = on(driver, |_| async {
-            let (gate, stop) = (Gate::new(), Signal::new());
-            let done = std::rc::Rc::new(std::cell::Cell::new(0));
-            for n in 0..20 {
-                let (pass, stop, done) = (gate.enter(), stop.clone(), std::rc::Rc::clone(&done));
+        let woken = on(driver, |_| async {
+            let stop = Signal::new();
+            let woken = std::rc::Rc::new(std::cell::Cell::new(0));
+            for _ in 0..20 {
+                let (stop, woken) = (stop.clone(), std::rc::Rc::clone(&woken));
                 drop(uring::spawn(async move {
-                    let _pass = pass;
                     stop.wait().await;
-                    time::sleep(Duration::from_millis(n)).await;
-                    done.set(done.get() + 1);
+                    woken.set(woken.get() + 1);
                 }));
             }
-            assert_eq!(gate.inside(), 20);
+            uring::yield_now().await;
+            assert!(woken.get() == 0 && !stop.is_set());
             stop.set();
-            gate.drained().await;
-            done.get()
+            while woken.get() < 20 {
+                uring::yield_now().await;
+            }
+            stop.wait().await;
+            woken.get()
         });
-        assert_eq!(done, 20);
+        assert_eq!(woken, 20);
     }
 }
 

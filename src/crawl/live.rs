@@ -5,7 +5,7 @@ mod notes;
 
 use super::beyond::Beyond;
 use super::cached::Ask;
-use super::node::Node;
+use super::node::{Busy, Node};
 use super::request::{CrawlRequest, Options, OrderName};
 use super::scribe;
 use crate::error::{ApiCode, Stage};
@@ -26,7 +26,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
-use uring::Pass;
 
 /// What a page's event is taken to weigh before the stream has seen larger ones, in bytes.
 const EVENT_BYTES_GUESS: usize = 16 * 1024;
@@ -120,6 +119,8 @@ pub struct Live {
     event_bytes: Cell<usize>,
     /// Since when nobody reads.
     unread_since: Cell<Option<Instant>>,
+    /// Whether it is being ended for that.
+    abandoned: Cell<bool>,
     /// Whether a turn ended before there was nothing left to do.
     unfinished: Cell<bool>,
     /// Whether its last event is written and its end was told: that happens once.
@@ -130,7 +131,7 @@ pub struct Live {
     /// Tells who copies the log to Redis, where somebody does.
     written: Option<Rc<Notify>>,
     background: Option<Rc<dyn Background>>,
-    _pass: Option<Pass>,
+    _busy: Busy,
     _place: Option<Arc<Place>>,
 }
 
@@ -193,12 +194,13 @@ impl Live {
             started_at: SystemTime::now(),
             event_bytes: Cell::new(EVENT_BYTES_GUESS),
             unread_since: Cell::new(None),
+            abandoned: Cell::new(false),
             unfinished: Cell::new(false),
             over: Cell::new(false),
             ending_since: Cell::new(None),
             changed: Notify::default(),
             written: shares.then(Rc::default),
-            _pass: background.as_ref().map(|_| node.background.enter()),
+            _busy: node.busy(),
             background,
             _place: terms.place,
         });
@@ -269,6 +271,14 @@ impl Live {
         self.pump(node);
     }
 
+    /// Whether nobody can read it once the process has no connections: it is read by nobody, and goes on
+    /// for none of the nodes that it shares its log with.
+    pub(super) fn is_lost(&self) -> bool {
+        let shared = self.written.is_some() && !self.stream.paused();
+        let unread = self.stream.with_log(|log| log.readers()) == 0;
+        self.background.is_none() && unread && !shared
+    }
+
     /// Does whatever there is to do: writes events, wakes readers, pauses or goes on, starts pages.
     /// Cached pages need nothing else, so a turn is bounded; the next one follows after a yield.
     pub(super) fn pump(&self, node: &Rc<Node>) {
@@ -296,10 +306,8 @@ impl Live {
         let in_flight = machine.in_flight();
         let ending = machine.ending();
         drop(machine);
-        self.stream.set_status(Status { state, counts, in_flight });
-        woken.dedup();
-        node.wake(&woken);
-        woken.clear();
+        self.stream.set_status(Status { state, counts, in_flight }, &mut woken);
+        node.wake(&mut woken);
         node.woken.replace(woken);
         self.changed.notify();
         self.written.iter().for_each(|written| written.notify());
@@ -475,8 +483,11 @@ impl Live {
                 }
                 Output::Summary { seq, counts, total, ttfr, ending } => {
                     self.note_end(node, (seq, &counts), ending);
-                    if ending == Some(Ending::Drained) && self.background.is_some() {
-                        let message = "the server is shutting down, and the job with it";
+                    if ending == Some(Ending::Drained) {
+                        let message = match &self.background {
+                            Some(_) => "the server is shutting down, and the job with it",
+                            None => "the server is shutting down: ask again for what is missing",
+                        };
                         let failure = Failure::new(ApiCode::Draining, message);
                         return Some(events::error(out, seq, &failure, &counts));
                     }

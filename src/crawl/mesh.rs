@@ -142,6 +142,8 @@ pub enum Message {
         /// What the core knows it by.
         token: usize,
     },
+    /// The streams' buffers are full: forget finished ones that nobody reads.
+    MakeRoom,
     /// Report this core's statistics.
     Report {
         /// Which times.

@@ -230,9 +230,8 @@ impl Copy {
         let ended = self.stream.with_log(|log| log.ended());
         let state = if ended { State::Closed } else { read.facts.state };
         let Facts { counts, in_flight, .. } = read.facts;
-        self.stream.set_status(Status { state, counts, in_flight });
-        woken.dedup();
-        self.node.wake(&woken);
+        self.stream.set_status(Status { state, counts, in_flight }, &mut woken);
+        self.node.wake(&mut woken);
     }
 
     /// Ends the copy alone.
@@ -242,8 +241,8 @@ impl Copy {
         let mut woken = Vec::new();
         self.stream.append(event, &mut woken);
         status.state = State::Closed;
-        self.stream.set_status(status);
-        self.node.wake(&woken);
+        self.stream.set_status(status, &mut woken);
+        self.node.wake(&mut woken);
     }
 }
 

@@ -1,9 +1,12 @@
 //! One core's share of all crawling: its fetcher, its lane, the streams that it owns and the pages
 //! that it works on, for streams of any core.
 
+mod drain;
 mod keep;
 mod lanes;
 mod owed;
+
+pub use drain::Busy;
 
 use super::cached::{Pages, Waiting};
 use super::lane::Handed;
@@ -43,14 +46,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use ulid::Ulid;
-use uring::Gate;
 use uring::lane::Lane;
 use uring::mailbox::{Receiver, SendError, Sender};
 
 /// How often streams whose resume window is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often a core that has drained looks whether the others have.
-const DRAINED_LOOK: Duration = Duration::from_millis(10);
+
+/// Finished streams that are forgotten at a time, where their buffers are full.
+const FORGOTTEN_AT_ONCE: usize = 64;
 
 /// How long another core may take to answer whether URLs were added.
 const ADD_PATIENCE: Duration = Duration::from_secs(2);
@@ -85,12 +88,12 @@ pub struct Shared {
     pub mesh: Vec<Sender<Message>>,
     /// Whether new work is refused.
     pub draining: AtomicBool,
-    /// Cores that have drained.
-    pub drained: AtomicUsize,
     /// Descriptors of the cores' rings, in their order; none with epoll.
     pub rings: OnceLock<Vec<u32>>,
     /// Client connections open.
     pub connections: AtomicUsize,
+    /// What runs though no connection may wait for it: streams, pages of jobs, logs to be written.
+    pub busy: AtomicUsize,
     /// When the process started, on the wall clock.
     pub started: SystemTime,
     /// What latencies are dated from.
@@ -139,8 +142,6 @@ pub struct Node {
     drain_until: Cell<Option<Instant>>,
     drain: Notify,
     pub(super) idle: Notify,
-    /// What works on here though no connection waits for it.
-    pub background: Gate,
 }
 
 impl Node {
@@ -176,7 +177,6 @@ impl Node {
             drain_until: Cell::new(None),
             drain: Notify::default(),
             idle: Notify::default(),
-            background: Gate::new(),
         })
     }
 
@@ -211,6 +211,7 @@ impl Node {
                 let _ = to.try_send(self.add_here(stream, &urls));
             }
             Message::Look { stream } => self.look(stream),
+            Message::MakeRoom => self.forget_oldest(FORGOTTEN_AT_ONCE),
             Message::Wake { token } => self.wake_here(token),
             Message::Report { scope, to } => {
                 let node = Rc::clone(self);
@@ -259,31 +260,6 @@ impl Node {
 
     fn add_here(self: &Rc<Self>, stream: Ulid, urls: &[Text]) -> Result<(u32, u64), AddError> {
         self.live(stream).ok_or(AddError::Ended(Ended))?.add(self, urls)
-    }
-
-    /// Ends every stream of this core.
-    pub fn end_all(self: &Rc<Self>, ending: Ending) {
-        let all: Vec<Rc<Live>> = self.live.borrow().values().cloned().collect();
-        all.into_iter().for_each(|live| live.end(self, ending));
-    }
-
-    /// Says that this core has drained, and waits until all have, for `until` at most: until then the
-    /// streams of the others may have pages for it.
-    pub async fn drained_everywhere(&self, until: Instant) {
-        let drained = &self.shared.drained;
-        drained.fetch_add(1, Ordering::Relaxed);
-        while drained.load(Ordering::Relaxed) < self.shared.mesh.len() && Instant::now() < until {
-            uring::time::sleep(DRAINED_LOOK).await;
-        }
-    }
-
-    /// Waits until no stream of this core runs and no page runs here, for `until` at most.
-    pub async fn quiesced(&self, until: Instant) {
-        while !self.live.borrow().is_empty() || !self.pages.borrow().is_empty() {
-            if uring::time::timeout_at(until, self.idle.notified()).await.is_err() {
-                return;
-            }
-        }
     }
 
     /// Whether the server takes work, and why not.
@@ -342,7 +318,10 @@ impl Node {
         let (totals, config) = (&self.shared.totals, &self.shared.config);
         let full = || totals.bytes.load(Ordering::Relaxed) >= config.stream_bytes_max;
         if full() {
-            self.forget_oldest();
+            self.forget_oldest(FORGOTTEN_AT_ONCE);
+            // What others can forget makes room for who comes back.
+            let others = (0..self.shared.mesh.len()).filter(|core| *core != self.index);
+            others.for_each(|core| drop(self.shared.mesh[core].try_send(Message::MakeRoom)));
         }
         let why = if totals.running.load(Ordering::Relaxed) >= config.streams_max {
             "as many streams run as may run at once"
@@ -441,9 +420,11 @@ impl Node {
         }
     }
 
-    /// Wakes readers, on whichever core they are.
-    pub fn wake(self: &Rc<Self>, watchers: &[Watcher]) {
-        for watcher in watchers {
+    /// Wakes readers, each once, on whichever core they are; none are left in the list.
+    pub fn wake(self: &Rc<Self>, watchers: &mut Vec<Watcher>) {
+        watchers.sort_unstable();
+        watchers.dedup();
+        for watcher in watchers.drain(..) {
             if watcher.core == self.index {
                 self.wake_here(watcher.token);
             } else {

@@ -5,7 +5,7 @@ use super::node::{Node, Shared};
 use crate::config::SETTINGS;
 use crate::observe::exposition::{self, Cached, Exported, Format, Indexed, Redis, Scrape};
 use crate::observe::hist::Scope;
-use crate::observe::metrics::{ArenaClass, CoreSnapshot, LaneStats, LoopStats, Mailbox};
+use crate::observe::metrics::{ArenaClass, ArenaHeap, CoreSnapshot, LaneStats, LoopStats, Mailbox};
 use crate::observe::process::{Process, ring_counts};
 use crate::observe::snapshot::Snapshot;
 use crate::observe::span::Signal;
@@ -26,7 +26,15 @@ pub(super) async fn core(node: &Node, scope: Scope) -> CoreSnapshot {
     while node.observe.copy_step(&mut copy) {
         uring::yield_now().await;
     }
-    let arena = uring::arena::stats().classes.map(|class| ArenaClass {
+    let arena = uring::arena::stats();
+    let heap = ArenaHeap {
+        slab_bytes_max: node.shared.config.arena_bytes_max as u64,
+        in_use: arena.heap.in_use as u64,
+        bytes: arena.heap.bytes as u64,
+        bytes_high_water: arena.heap.bytes_high_water as u64,
+        total: arena.heap.total,
+    };
+    let arena = arena.classes.map(|class| ArenaClass {
         buffer_bytes: class.class as u64,
         in_use: class.in_use as u64,
         high_water: class.high_water as u64,
@@ -39,15 +47,18 @@ pub(super) async fn core(node: &Node, scope: Scope) -> CoreSnapshot {
         counters: node.observe.counters(),
         latency: copy.finish(),
         arena: arena.to_vec(),
+        heap,
+        rings: node.observe.rings.stats(),
         mailboxes: vec![Mailbox {
             name: "core",
             depth: node.shared.mesh[node.index].len() as u64,
             capacity: super::mesh::LETTERS_MAX as u64,
-            refused: 0,
+            refused: node.shared.mesh[node.index].refused(),
         }],
         lane: Some(LaneStats {
             depth: lane.queued as u64,
             capacity: node.shared.config.extract_queue_max as u64,
+            refused: lane.refused,
             jobs: lane.done,
             busy: lane.busy,
             panics: lane.panicked,

@@ -23,13 +23,19 @@ const GATHER: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a quiet log is said to be alive.
 const REFRESH: Duration = Duration::from_secs(20);
+/// How long the end of a log is tried to be written while the server stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long Redis is left alone after a failure.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Writes until the last event is written, or its window is over.
 pub(super) fn start(node: &Rc<Node>, live: &Live, news: &Rc<Notify>) {
     let (node, stream, news) = (Rc::clone(node), Arc::clone(&live.stream), Rc::clone(news));
-    drop(uring::spawn(async move { write_all(&node, &stream, &news).await }));
+    let busy = node.busy();
+    drop(uring::spawn(async move {
+        write_all(&node, &stream, &news).await;
+        drop(busy);
+    }));
 }
 
 async fn write_all(node: &Rc<Node>, stream: &Arc<Stream>, news: &Notify) {
@@ -47,6 +53,9 @@ async fn write_all(node: &Rc<Node>, stream: &Arc<Stream>, news: &Notify) {
             let since = *ended_at.get_or_insert_with(Instant::now);
             if since.elapsed() > stream.birth.resume_window {
                 return; // nobody can come back for it any more
+            }
+            if node.draining() && since.elapsed() > LAST_WORDS {
+                return; // the process is not kept for a Redis that is away
             }
         }
         let stale = written_at.is_none_or(|at| at.elapsed() >= REFRESH);

@@ -199,6 +199,7 @@ impl Collector for Page {
         out.arenas(&self.0.cores)?;
         out.queues(&self.0.cores)?;
         out.loops(&self.0.cores)?;
+        out.send_rings(&self.0.cores)?;
         let mut latencies = self.0.cores.iter().map(|core| &core.latency);
         let Some(first) = latencies.next() else { return Ok(()) };
         let mut latency = first.clone();
@@ -354,7 +355,7 @@ impl Out<'_> {
                 .map(|kind| (labels([("type", kind.as_str())]), sum.value(Counter::Events(kind)))),
         )?;
         let name =
-            ("forebay_messages_dropped", None, "Events dropped for slow readers; durable: 0.");
+            ("forebay_messages_dropped", None, "Events that readers were not given; durable: 0.");
         self.counters(
             name,
             Durability::ALL.into_iter().map(|kind| {
@@ -461,22 +462,6 @@ impl Out<'_> {
         self.counters(name, rows("outcome", &redis.pages))
     }
 
-    fn arenas(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {
-        let classes = || cores.iter().flat_map(|core| core.arena.iter().map(move |a| (core, a)));
-        let own = |core: &CoreSnapshot, bytes: u64| {
-            vec![("core", core.core.to_string()), ("buffer_bytes", bytes.to_string())]
-        };
-        let row = |value: fn(&super::metrics::ArenaClass) -> u64| {
-            classes().map(move |(core, class)| (own(core, class.buffer_bytes), value(class)))
-        };
-        let name = ("forebay_arena_buffers_in_use", None, "I/O buffers in use, by size.");
-        self.gauges(name, row(|class| class.in_use))?;
-        let name = ("forebay_arena_buffers_high_water", None, "Most I/O buffers in use at once.");
-        self.gauges(name, row(|class| class.high_water))?;
-        let name = ("forebay_arena_buffers_capacity", None, "I/O buffers that there may be.");
-        self.gauges(name, row(|class| class.capacity))
-    }
-
     fn queues(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {
         let row = |value: fn(&super::metrics::Mailbox) -> u64| {
             cores.iter().flat_map(move |core| {
@@ -491,13 +476,16 @@ impl Out<'_> {
         self.gauges(name, row(|mailbox| mailbox.depth))?;
         let name = ("forebay_mailbox_capacity", None, "Messages that may wait.");
         self.gauges(name, row(|mailbox| mailbox.capacity))?;
-        let name = ("forebay_mailbox_refused", None, "Messages refused by a full mailbox.");
+        let name =
+            ("forebay_mailbox_refused", None, "Times that a message found its mailbox full.");
         self.counters(name, row(|mailbox| mailbox.refused))?;
         let lanes = || cores.iter().filter_map(|core| Some((core, core.lane?)));
         let name = ("forebay_lane_queue_depth", None, "Extractions that wait.");
         self.gauges(name, lanes().map(|(core, lane)| (on(core), lane.depth)))?;
         let name = ("forebay_lane_queue_capacity", None, "Extractions that may wait.");
         self.gauges(name, lanes().map(|(core, lane)| (on(core), lane.capacity)))?;
+        let name = ("forebay_lane_refused", None, "Extractions refused by a full queue.");
+        self.counters(name, lanes().map(|(core, lane)| (on(core), lane.refused)))?;
         let name = ("forebay_lane_jobs", None, "Extractions done.");
         self.counters(name, lanes().map(|(core, lane)| (on(core), lane.jobs)))?;
         let name = ("forebay_lane_panics", None, "Extractions that panicked.");

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use super::*;
 use crate::observe::hist::{Epoch, Recorder, Scope};
-use crate::observe::metrics::{ArenaClass, Counters, LaneStats, LoopStats, Mailbox};
+use crate::observe::metrics::{ArenaClass, ArenaHeap, Counters, LaneStats, LoopStats, Mailbox};
+use crate::observe::rings::RingStats;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -21,8 +22,14 @@ fn core(epoch: Epoch, core: usize) -> CoreSnapshot {
         counters: counters.values(),
         latency: recorder.snapshot(Scope::default(), epoch.instant),
         arena: vec![ArenaClass { buffer_bytes: 4096, in_use: 1, high_water: 3, capacity: 64 }],
+        heap: ArenaHeap { slab_bytes_max: 9000, total: 6, ..ArenaHeap::default() },
+        rings: RingStats { rings: 2, bytes: 70, refused: 4, ..RingStats::default() },
         mailboxes: vec![Mailbox { name: "control", depth: 1, capacity: 128, refused: 0 }],
-        lane: Some(LaneStats { busy: Duration::from_millis(1500), ..LaneStats::default() }),
+        lane: Some(LaneStats {
+            refused: 5,
+            busy: Duration::from_millis(1500),
+            ..LaneStats::default()
+        }),
         event_loop: Some(LoopStats {
             operations: [("read", 5), ("write", 4), ("poll", 3), ("accept", 2), ("connect", 1)],
             ring: Some((9, 8)),
@@ -82,6 +89,12 @@ fn cores_are_summed_or_labelled() {
         all["forebay_arena_buffers_high_water{core=\"0\",buffer_bytes=\"4096\"}"], 3.0,
         "{text}"
     );
+    assert_eq!(all["forebay_arena_max_bytes{core=\"1\"}"], 9000.0);
+    assert_eq!(all["forebay_arena_heap_made_total{core=\"0\"}"], 6.0);
+    assert_eq!(all["forebay_lane_refused_total{core=\"1\"}"], 5.0);
+    assert_eq!(all["forebay_send_rings{core=\"0\"}"], 2.0);
+    assert_eq!(all["forebay_send_ring_bytes{core=\"1\"}"], 70.0);
+    assert_eq!(all["forebay_send_ring_refused_total{core=\"0\"}"], 4.0);
     assert_eq!(all["forebay_build_info{version=\"0.1.0\"}"], 1.0);
     assert_eq!(all["forebay_limit{name=\"connections_max\"}"], 1024.0);
     assert_eq!((all["forebay_cache_entries"], all["forebay_cache_bytes"]), (3.0, 4096.0));

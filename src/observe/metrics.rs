@@ -3,6 +3,7 @@
 //! No atomics, no shared cache lines: [`Counters::add`] is a load, an add and a store. A counter is
 //! named by the enum [`Counter`], so what is counted and how it is called stand in one table.
 
+use super::rings::RingStats;
 use super::series::Endpoint;
 use super::snapshot::Snapshot;
 use crate::error::{ApiCode, PageCode};
@@ -166,7 +167,7 @@ labels! {
 labels! {
     /// Whether an event may be dropped (API §3).
     Durability {
-        /// Has a `seq`; never dropped, so this counter stays 0.
+        /// Has a `seq`; never dropped but behind a `gap` that says so, or this counter tells of a bug.
         Durable = "durable",
         /// Progress and heartbeats.
         Ephemeral = "ephemeral",
@@ -433,8 +434,23 @@ pub struct ArenaClass {
     pub in_use: u64,
     /// Most buffers that were in use at once.
     pub high_water: u64,
-    /// Buffers that the class may have.
+    /// Buffers that it has memory for.
     pub capacity: u64,
+}
+
+/// What of a core's buffers is no class': larger than all, or beyond the arena's bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArenaHeap {
+    /// Bytes of slabs that the arena may hold.
+    pub slab_bytes_max: u64,
+    /// Buffers from the heap that are in use.
+    pub in_use: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Most bytes of them at once.
+    pub bytes_high_water: u64,
+    /// Such buffers made so far.
+    pub total: u64,
 }
 
 /// One bounded queue into a core.
@@ -446,7 +462,7 @@ pub struct Mailbox {
     pub depth: u64,
     /// Messages that may wait.
     pub capacity: u64,
-    /// Messages refused because it was full.
+    /// Times that a message found it full.
     pub refused: u64,
 }
 
@@ -457,6 +473,8 @@ pub struct LaneStats {
     pub depth: u64,
     /// Jobs that may wait.
     pub capacity: u64,
+    /// Jobs refused because the queue was full.
+    pub refused: u64,
     /// Jobs done.
     pub jobs: u64,
     /// CPU time spent on them.
@@ -500,6 +518,10 @@ pub struct CoreSnapshot {
     pub latency: Snapshot,
     /// Its arena.
     pub arena: Vec<ArenaClass>,
+    /// Buffers that its arena had no place for.
+    pub heap: ArenaHeap,
+    /// The send rings of its connections.
+    pub rings: RingStats,
     /// Its queues.
     pub mailboxes: Vec<Mailbox>,
     /// Its lane, if it has one.

@@ -17,6 +17,7 @@ pub mod process;
 pub mod query;
 pub mod redact;
 pub mod request_id;
+pub mod rings;
 pub mod series;
 pub mod snapshot;
 pub mod span;
@@ -29,9 +30,11 @@ pub mod traceparent;
 use crate::timings::Timings;
 use hist::{Copy, Epoch, Recorder, Scope};
 use metrics::{Counter, CounterValues, Counters};
+use rings::Rings;
 use series::Key;
 use snapshot::Snapshot;
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// One core's latencies and counters behind shared references; `!Sync`, put it in an `Rc`.
@@ -41,6 +44,8 @@ use std::time::{Duration, Instant};
 pub struct Core {
     recorder: RefCell<Recorder>,
     counters: Counters,
+    /// What waits in the send rings of its connections.
+    pub rings: Rc<Rings>,
 }
 
 impl Core {
@@ -48,7 +53,7 @@ impl Core {
     #[must_use]
     pub fn new(epoch: Epoch, now: Instant) -> Self {
         let recorder = RefCell::new(Recorder::new(epoch, now));
-        Self { recorder, counters: Counters::default() }
+        Self { recorder, counters: Counters::default(), rings: Rc::default() }
     }
 
     /// See [`Recorder::warm`].

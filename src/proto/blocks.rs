@@ -6,16 +6,17 @@
 //! more. How many free ones are kept follows what was needed since the last sweep: after a burst
 //! they go back to the allocator.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// Bytes of one block.
 const BLOCK_BYTES: usize = 16 * 1024;
 /// Bytes that a writer finds free at least; what is longer makes the block grow.
 const FREE_BYTES: usize = 4 * 1024;
-/// Full blocks that are remembered (32 bytes each, beside what their pieces' holders keep anyway):
-/// 128 MiB of them. Whoever holds pieces of more keeps those alive alone.
-const RESTING_MAX: usize = 8192;
+/// Full blocks that are remembered (32 bytes each, beside what their pieces' holders keep anyway): 1 GiB
+/// of them, which is what the windows of all streams may hold unless they are told otherwise. Whoever
+/// holds pieces of more keeps those alive alone.
+const RESTING_MAX: usize = 65_536;
 /// Free blocks that are kept whether they are needed or not.
 const FREE_KEPT: usize = 16;
 /// Blocks that are asked whether they are free before a new one is made. They rest in the order in
@@ -25,7 +26,7 @@ const ASKED: usize = 3;
 const STEP: usize = 256;
 
 /// See the module. Not shared between threads; its pieces may be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Blocks {
     current: BytesMut,
     /// Full blocks, of which pieces may still be in use; the one filled first is in front.
@@ -36,20 +37,51 @@ pub struct Blocks {
     idle: usize,
     /// What the sweep in progress has yet to look at.
     left: Option<usize>,
+    resting_max: usize,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self::remembering(RESTING_MAX)
+    }
 }
 
 impl Blocks {
+    /// No blocks yet; so many full ones are remembered.
+    #[must_use]
+    pub fn remembering(resting_max: usize) -> Self {
+        Self {
+            current: BytesMut::new(),
+            resting: VecDeque::new(),
+            free: Vec::new(),
+            idle: 0,
+            left: None,
+            resting_max,
+        }
+    }
+
     /// An empty block's rest, to write into and to split off from.
     pub fn writer(&mut self) -> &mut BytesMut {
         self.current.clear();
         if self.current.capacity() < FREE_BYTES && !self.current.try_reclaim(BLOCK_BYTES) {
             let next = self.next();
             let full = std::mem::replace(&mut self.current, next);
-            if full.capacity() > 0 && self.resting.len() < RESTING_MAX {
+            if full.capacity() > 0 && self.resting.len() < self.resting_max {
                 self.resting.push_back(full);
             }
         }
         &mut self.current
+    }
+
+    /// Copies bytes, in as many pieces as there are blocks that they come to stand in.
+    pub fn copy(&mut self, mut bytes: &[u8], mut piece: impl FnMut(Bytes)) {
+        while !bytes.is_empty() {
+            let out = self.writer();
+            let (now, later) = bytes.split_at(bytes.len().min(out.capacity()));
+            out.extend_from_slice(now);
+            piece(out.split().freeze());
+            bytes = later;
+        }
     }
 
     /// Looks for blocks that have become free, and gives back those that were not needed since the
@@ -101,7 +133,7 @@ impl Blocks {
                 return Some(block);
             }
             // Once there are as many as may be, the longest held one goes: its pieces keep it.
-            if self.resting.len() + 1 < RESTING_MAX {
+            if self.resting.len() + 1 < self.resting_max {
                 self.resting.push_back(block);
             }
         }
@@ -112,7 +144,6 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use std::collections::HashSet;
 
     fn piece(blocks: &mut Blocks, byte: u8) -> Bytes {
@@ -142,13 +173,26 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_are_held_for_good_are_forgotten() {
+    fn what_is_longer_than_a_block_is_copied_in_pieces_and_makes_none_grow() {
         let mut blocks = Blocks::default();
+        let _first = piece(&mut blocks, b'h');
+        let long: Vec<u8> = (0..3 * BLOCK_BYTES).map(|n| (n % 251) as u8).collect();
+        let mut pieces = Vec::new();
+        blocks.copy(&long, |piece| pieces.push(piece));
+        assert_eq!(pieces.concat(), long);
+        assert!(pieces.len() <= 4 && pieces.iter().all(|piece| piece.len() <= BLOCK_BYTES));
+        blocks.copy(&[], |_| panic!("nothing is no piece"));
+    }
+
+    #[test]
+    fn blocks_that_are_held_for_good_are_forgotten() {
+        let most = 500;
+        let mut blocks = Blocks::remembering(most);
         let mut held = Vec::new();
-        for n in 0..(RESTING_MAX + 100) * 13 {
+        for n in 0..(most + 100) * 13 {
             held.push(piece(&mut blocks, u8::try_from(n % 250).unwrap_or_default()));
         }
-        assert!(blocks.resting.len() <= RESTING_MAX);
+        assert!(blocks.resting.len() <= most);
         sweep(&mut blocks);
         assert!(blocks.free.is_empty() && !blocks.resting.is_empty());
         let whole = |(n, piece): (usize, &Bytes)| piece.iter().all(|b| usize::from(*b) == n % 250);

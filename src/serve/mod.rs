@@ -44,7 +44,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uring::mailbox::Receiver;
 use uring::net::{TcpListener, TcpStream};
-use uring::{Gate, Pass};
 
 /// How long the loop rests when there are no descriptors for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -68,7 +67,6 @@ pub struct Serving {
 /// The connections of one core.
 struct Connections {
     serving: Serving,
-    gate: Gate,
     /// One flag for each, raised when the server stops; by the connection's number.
     drains: RefCell<HashMap<u64, Rc<Notify>>>,
     next: Cell<u64>,
@@ -96,7 +94,6 @@ pub async fn run(
 ) {
     let connections = Rc::new(Connections {
         serving,
-        gate: Gate::new(),
         drains: RefCell::default(),
         next: Cell::new(0),
         timeouts: RefCell::new(Rc::new(conn::timeouts(&node.shared.config))),
@@ -108,17 +105,14 @@ pub async fn run(
     drop(uring::spawn(accepting));
     let until = node.drained_at().await;
     listener.stop();
+    // Closed once its backlog is served: a client that comes later is refused, and does not wait.
+    drop(listener);
     connections.drains.borrow().values().for_each(|drain| drain.notify());
-    let over = async {
-        connections.gate.drained().await;
-        node.background.drained().await;
-    };
-    if uring::time::timeout_at(until, over).await.is_err() {
+    if !node.all_done(until).await {
         node.end_all(Ending::Drained);
         // The last events still have to reach their clients.
-        let _ = uring::time::timeout(grace, connections.gate.drained()).await;
+        node.all_done(Instant::now() + grace).await;
     }
-    node.drained_everywhere(until).await;
     node.quiesced(Instant::now() + grace).await;
 }
 
@@ -137,9 +131,8 @@ async fn accept(node: Rc<Node>, listener: TcpListener, connections: Rc<Connectio
 
 fn serve_one(node: &Rc<Node>, socket: TcpStream, connections: &Rc<Connections>) {
     let accepted = Instant::now();
-    let pass = connections.gate.enter();
     let open = node.shared.connections.fetch_add(1, Ordering::Relaxed);
-    let counted = Counted { node: Rc::clone(node), _pass: pass };
+    let counted = Counted { node: Rc::clone(node) };
     if open >= node.shared.config.connections_max {
         node.observe.count(Counter::ConnectionsRejected(Reject::Connections));
         drop(uring::spawn(async move {
@@ -189,7 +182,6 @@ async fn turn_away(node: &Rc<Node>, access: &Access, turned: Turned) {
 /// A connection that counts against the process' limit.
 struct Counted {
     node: Rc<Node>,
-    _pass: Pass,
 }
 
 /// A connection that is served.
@@ -208,6 +200,6 @@ impl Drop for Open {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.node.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.node.shared.connections.fetch_sub(1, Ordering::Release);
     }
 }

@@ -9,10 +9,11 @@ use super::transport::{Encoder, Transport};
 use crate::crawl::node::Node;
 use crate::crawl::spare::SendMemory;
 use crate::local::Notify;
-use crate::observe::metrics::{Counter, EventKind, Resized};
+use crate::observe::metrics::{Counter, Durability, EventKind};
+use crate::observe::rings::Share;
 use crate::observe::series::{Endpoint, Key, Measure};
 use crate::observe::trace::Mark;
-use crate::proto::events::Kind;
+use crate::proto::events::{Event, Kind};
 use crate::proto::h1::{Answer, AnswerBody};
 use crate::stream::log::ReaderId;
 use crate::stream::state::State;
@@ -28,15 +29,15 @@ use uring::net::PeerState;
 use uring::ring::{Frame, PushError, Ring, RingStats};
 use uring::{Either, select2};
 
-/// How often a client that will say nothing more, or that sent more than we want to hold, is
-/// looked at: readability can't tell any more whether it is still there.
-const PEER_CHECK: Duration = Duration::from_millis(100);
+/// After how long a client that will say nothing more, or that sent more than we want to hold, is looked
+/// at, at first and at last: readability can't tell any more whether it is still there.
+const PEER_CHECKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1600));
 
 /// A place in a stream's log, given back when dropped.
 pub struct Reader {
     node: Rc<Node>,
     pub(super) stream: Arc<Stream>,
-    pub(super) id: ReaderId,
+    id: ReaderId,
     watcher: Watcher,
     news: Rc<Notify>,
     gauge: Arc<ReaderGauge>,
@@ -77,6 +78,20 @@ impl Reader {
         self.stream.note(|trace, now| trace.stream(now, mark, sent as u64));
     }
 
+    /// The next event, if it is wanted, and whether there will be no other.
+    pub(super) fn take_if(&self, wanted: impl FnOnce(&Event) -> bool) -> (Option<Event>, bool) {
+        let taken = self.stream.with_log(|log| log.take_if(self.id, wanted));
+        for (kind, count) in [
+            (Durability::Ephemeral, taken.dropped.ephemeral),
+            (Durability::Durable, taken.dropped.durable),
+        ] {
+            if count > 0 {
+                self.node.observe.add(Counter::MessagesDropped(kind), count);
+            }
+        }
+        (taken.event, taken.over)
+    }
+
     /// Has the stream's core look whether it may go on, now that something was taken.
     pub(super) fn look(&self) {
         self.node.look_at(self.stream.owner(), self.stream.id());
@@ -114,25 +129,20 @@ pub struct Manner {
 enum Peer {
     /// Connected; readability would be news.
     Quiet,
-    /// Readability is no news any more: it has sent its end, or more bytes than we read now.
-    Known,
+    /// Readability is no news any more: it has sent its end, or more bytes than we read now. It is
+    /// looked at when nothing has happened for so long.
+    Known(Duration),
 }
 
-/// How often a ring has adapted, as far as it is counted.
-#[derive(Debug, Default)]
-pub(super) struct Adapted {
-    grown: u32,
-    shrunk: u32,
-}
-
-impl Adapted {
-    /// Counts what has not been.
-    pub(super) fn count(&mut self, node: &Node, stats: &RingStats) {
-        let add = |way, now: u32, before: u32| {
-            node.observe.add(Counter::RingsResized(way), u64::from(now - before));
-        };
-        add(Resized::Grown, stats.grown, std::mem::replace(&mut self.grown, stats.grown));
-        add(Resized::Shrunk, stats.shrunk, std::mem::replace(&mut self.shrunk, stats.shrunk));
+impl Peer {
+    /// It was looked at, and is still there: each time that this is all, the next look has twice the
+    /// time.
+    fn seen(self, readable: bool) -> Self {
+        match self {
+            Self::Quiet if readable => Self::Known(PEER_CHECKS.0),
+            Self::Quiet => Self::Quiet,
+            Self::Known(pause) => Self::Known((pause * 2).min(PEER_CHECKS.1)),
+        }
     }
 }
 
@@ -147,7 +157,8 @@ struct Sending<'a> {
     held: VecDeque<Frame>,
     /// Whether the memory to send with is lent out: there is nothing to say.
     resting: bool,
-    adapted: Adapted,
+    /// Its ring's share in what `/metrics` says of the core's.
+    share: Share,
     /// Whether everything that there will ever be is in the ring.
     complete: bool,
     peer: Peer,
@@ -208,6 +219,7 @@ impl<'a> Sending<'a> {
             tracing::error!("a ring was not made: {bug}");
             Gone
         })?;
+        let share = Share::new(&conn.node.observe);
         let encoder = Encoder::new(manner.transport, reader.stream.id(), answer.is_chunked());
         Ok(Self {
             encoder,
@@ -218,7 +230,7 @@ impl<'a> Sending<'a> {
             ring,
             held: VecDeque::new(),
             resting: true,
-            adapted: Adapted::default(),
+            share,
             complete: false,
             peer: Peer::Quiet,
             pressed_since: None,
@@ -275,8 +287,7 @@ impl<'a> Sending<'a> {
     fn fill(&mut self) {
         let mut taken = false;
         while self.flush_held() && !self.complete && !self.ring.above_high() {
-            let (id, stream) = (self.reader.id, &self.reader.stream);
-            let (event, over) = stream.with_log(|log| (log.next(id), log.drained(id)));
+            let (event, over) = self.reader.take_if(|_| true);
             if let Some(event) = event {
                 taken = true;
                 self.mark(event.kind);
@@ -313,6 +324,7 @@ impl<'a> Sending<'a> {
 
     async fn send_once(&mut self) -> Result<(), Gone> {
         let begun = Instant::now();
+        self.share.update(&self.conn.node.observe, &self.ring.stats());
         let sending = self.conn.socket.send(&mut self.conn.out);
         let deadline = begun + self.patience.stall;
         let sent = match self.conn.alarm.timeout_at(deadline, sending).await {
@@ -323,7 +335,7 @@ impl<'a> Sending<'a> {
         self.conn.count_sent(sent);
         self.ring.handle_sent(now, sent, now - begun);
         let stats = self.ring.stats();
-        self.adapted.count(&self.conn.node, &stats);
+        self.share.update(&self.conn.node.observe, &stats);
         self.reader.publish(&stats, sent, !self.marks.first_sent);
         if !self.marks.first_sent {
             self.conn.note_first_byte(begun, now);
@@ -355,7 +367,7 @@ impl<'a> Sending<'a> {
         let news = self.reader.news.notified();
         let until = match self.peer {
             Peer::Quiet => self.heartbeat_at,
-            Peer::Known => self.heartbeat_at.min(Instant::now() + PEER_CHECK),
+            Peer::Known(pause) => self.heartbeat_at.min(Instant::now() + pause),
         };
         let quiet = uring::time::sleep_until(until);
         let woken = match self.peer {
@@ -370,7 +382,7 @@ impl<'a> Sending<'a> {
                     }
                 }
             }
-            Peer::Known => match select2(news, quiet).await {
+            Peer::Known(_) => match select2(news, quiet).await {
                 Either::Left(()) => return Ok(()),
                 Either::Right(()) => false,
             },
@@ -378,9 +390,7 @@ impl<'a> Sending<'a> {
         if self.conn.socket.peer_state() == PeerState::Gone {
             return Err(Gone);
         }
-        if woken {
-            self.peer = Peer::Known;
-        }
+        self.peer = self.peer.seen(woken);
         // A client that has closed answers the next bytes with a reset; one that has only finished
         // sending takes them.
         if woken || Instant::now() >= self.heartbeat_at {
@@ -430,5 +440,23 @@ pub(super) fn event_kind(kind: Kind) -> EventKind {
         Kind::Summary => EventKind::Summary,
         Kind::Progress => EventKind::Progress,
         Kind::Heartbeat => EventKind::Heartbeat,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_known_is_looked_at_less_and_less_often() {
+        assert_eq!(Peer::Quiet.seen(false), Peer::Quiet);
+        let mut peer = Peer::Quiet.seen(true);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            let Peer::Known(pause) = peer else { panic!("{peer:?}") };
+            pauses.push(pause.as_millis());
+            peer = peer.seen(false);
+        }
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 1600, 1600]);
     }
 }

@@ -17,14 +17,13 @@ use crate::stream::log::Log;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ulid::Ulid;
 
 /// How long a `DELETE` waits for the end of what its stream has started.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(30);
-/// How often, and at what distance, a stream is looked for that another core or node is just
-/// beginning.
-const JOIN_TRIES: usize = 100;
+/// How long, and how often, a stream is looked for that another core or node is just beginning.
+const JOIN_PATIENCE: Duration = Duration::from_millis(500);
 const JOIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// `GET /streams/{id}`.
@@ -84,20 +83,25 @@ pub(super) async fn resume(
 /// A reader at the beginning of the stream that an `Idempotency-Key` stands for.
 pub(super) async fn join(conn: &Conn, id: Ulid, transport: Transport) -> Result<Reader, ApiError> {
     let principal = conn.principal();
-    for _ in 0..JOIN_TRIES {
-        let Ok(stream) = conn.node.find_anywhere(id, &principal).await else {
-            uring::time::sleep(JOIN_PAUSE).await;
-            continue;
-        };
-        if transport == Transport::Json && stream.with_log(|log| log.first_seq()) > 0 {
-            let message = "the stream's first events are out of its replay window: read \
-                           /streams/{id}/events, which says what is missing";
-            return Err(ApiError::new(ApiCode::StreamExpired, message));
+    let until = Instant::now() + JOIN_PATIENCE;
+    let stream = loop {
+        match conn.node.find_anywhere(id, &principal).await {
+            Ok(stream) => break stream,
+            Err(_) if Instant::now() < until => uring::time::sleep(JOIN_PAUSE).await,
+            Err(_) => {
+                let message = "the stream of this Idempotency-Key has just ended its resume window";
+                return Err(ApiError::new(ApiCode::StreamExpired, message));
+            }
         }
-        return Ok(Reader::attach(&conn.node, &stream, None));
+    };
+    // From here on nothing is dropped that this reader has not taken.
+    let reader = Reader::attach(&conn.node, &stream, None);
+    if transport == Transport::Json && stream.with_log(|log| log.first_seq()) > 0 {
+        let message = "the stream's first events are out of its replay window: read \
+                       /streams/{id}/events, which says what is missing";
+        return Err(ApiError::new(ApiCode::StreamExpired, message));
     }
-    let message = "the stream of this Idempotency-Key has just ended its resume window";
-    Err(ApiError::new(ApiCode::StreamExpired, message))
+    Ok(reader)
 }
 
 /// Checks an `Idempotency-Key`: printable ASCII, with or without the quotes of a structured field.
@@ -141,7 +145,7 @@ async fn attach(
     };
     mirror::catch_up(&stream, after, mirror::CATCH_UP_MAX).await;
     let after = after.map(|seq| seen(&stream, seq));
-    let at_end = |seq| stream.with_log(|log| log.ended() && seq + 1 >= log.next_seq());
+    let at_end = |seq| stream.with_log(|log| log.ended() && seq >= log.next_seq() - 1);
     if transport == Transport::Sse && after.is_some_and(at_end) {
         // Nothing will ever come: 204 is what stops an EventSource from asking again
         // (WHATWG HTML §9.2.3).

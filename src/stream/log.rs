@@ -13,6 +13,26 @@ use std::collections::VecDeque;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReaderId(u32);
 
+/// How many events a reader was not given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// For which a newer one stood, or which the end came before.
+    pub ephemeral: u64,
+    /// That no `gap` stood for: a bug of ours.
+    pub durable: u64,
+}
+
+/// What of a log there is for a reader.
+#[derive(Debug)]
+pub struct Taken {
+    /// The next event.
+    pub event: Option<Event>,
+    /// Whether there will be no other.
+    pub over: bool,
+    /// What it was not given since it was last told so.
+    pub dropped: Dropped,
+}
+
 #[derive(Debug)]
 struct Reader {
     id: ReaderId,
@@ -22,6 +42,9 @@ struct Reader {
     offset: u64,
     /// The last ephemeral event that it has taken.
     ephemeral: u64,
+    /// The `seq` that it has to see next.
+    expected: u64,
+    dropped: Dropped,
 }
 
 /// See the module. Sequence numbers start at 0 and have no holes.
@@ -103,8 +126,23 @@ impl Log {
         self.next_reader = self.next_reader.wrapping_add(1);
         let seq_next = after.map_or(0, |seq| seq.saturating_add(1)).min(self.next_seq());
         let offset = self.offset_of(seq_next);
-        self.readers.push(Reader { id, seq_next, offset, ephemeral: self.ephemerals });
+        self.readers.push(Reader {
+            id,
+            seq_next,
+            offset,
+            ephemeral: self.ephemerals,
+            expected: seq_next,
+            dropped: Dropped::default(),
+        });
         id
+    }
+
+    /// Where a reader goes on that has everything up to `seq`, if it is to come to the end: behind that,
+    /// but before the last event of a log that has it, and never beyond what there is.
+    #[must_use]
+    pub fn resumed(&self, seq: u64) -> Option<u64> {
+        let last = self.next_seq().checked_sub(if self.ended { 2 } else { 1 })?;
+        Some(seq.min(last))
     }
 
     /// A reader leaves; what it had not taken stays for the next one.
@@ -117,6 +155,14 @@ impl Log {
         self.next_if(id, |_| true)
     }
 
+    /// As [`Log::next_if`], with what a reader has to know and to count beside it.
+    pub fn take_if(&mut self, id: ReaderId, wanted: impl FnOnce(&Event) -> bool) -> Taken {
+        let event = self.next_if(id, wanted);
+        let reader = self.readers.iter_mut().find(|reader| reader.id == id);
+        let dropped = reader.map(|reader| std::mem::take(&mut reader.dropped));
+        Taken { event, over: self.drained(id), dropped: dropped.unwrap_or_default() }
+    }
+
     /// As [`Log::next`], but a durable event that is not `wanted` stays, and with it all behind it;
     /// ephemeral ones pass it.
     pub fn next_if(&mut self, id: ReaderId, wanted: impl FnOnce(&Event) -> bool) -> Option<Event> {
@@ -126,6 +172,7 @@ impl Log {
             let gap = events::gap(&mut BytesMut::new(), reader.seq_next, self.first_seq - 1);
             reader.seq_next = self.first_seq;
             reader.offset = self.first_offset;
+            reader.expected = self.first_seq;
             return Some(gap);
         }
         if reader.seq_next < next_seq {
@@ -135,11 +182,17 @@ impl Log {
                 let event = event.clone();
                 reader.seq_next += 1;
                 reader.offset += event.len() as u64;
+                reader.dropped.durable += event.seq.saturating_sub(reader.expected);
+                reader.expected = event.seq + 1;
+                if event.kind.last() {
+                    reader.dropped.ephemeral += self.ephemerals - reader.ephemeral;
+                }
                 self.read_offset = self.read_offset.max(reader.offset);
                 return Some(event);
             }
         }
         if reader.ephemeral < self.ephemerals && !self.ended {
+            reader.dropped.ephemeral += self.ephemerals - reader.ephemeral - 1;
             reader.ephemeral = self.ephemerals;
             return self.ephemeral.clone();
         }
@@ -315,6 +368,61 @@ mod tests {
         assert_eq!(seqs(&log.peek(3, 9, 0)), [3], "one at least");
         assert!(log.peek(5, 9, usize::MAX).is_empty());
         assert_eq!(log.behind(), one * 5, "nobody has read it");
+    }
+
+    #[test]
+    fn who_resumes_comes_to_the_end_whatever_it_says_that_it_has() {
+        let mut log = Log::new(1 << 20);
+        assert_eq!(log.resumed(7), None, "nothing is there yet");
+        log.append(event(0));
+        log.append(event(1));
+        assert_eq!([log.resumed(0), log.resumed(1), log.resumed(u64::MAX)], [0, 1, 1].map(Some));
+        let early = log.resumed(u64::MAX);
+        log.append(summary(2));
+        for after in [early, log.resumed(1), log.resumed(2), log.resumed(u64::MAX)] {
+            let reader = log.attach(after);
+            assert_eq!(log.next(reader).map(|event| event.seq), Some(2));
+            assert!(log.next(reader).is_none() && log.drained(reader));
+        }
+    }
+
+    #[test]
+    fn what_a_reader_is_not_given_is_counted() {
+        let mut log = Log::new(1);
+        let dropped = |log: &mut Log, id| log.take_if(id, |_| true).dropped;
+        let progress = || events::heartbeat(&mut BytesMut::new(), std::time::UNIX_EPOCH);
+        let (quick, slow) = (log.attach(None), log.attach(None));
+        log.append(event(0));
+        for _ in 0..3 {
+            log.append(progress());
+        }
+        assert_eq!(dropped(&mut log, quick), Dropped::default(), "the first event");
+        assert_eq!(dropped(&mut log, quick), Dropped { ephemeral: 2, durable: 0 });
+        assert_eq!(dropped(&mut log, quick), Dropped::default(), "told once");
+        log.append(summary(1));
+        assert_eq!(dropped(&mut log, slow), Dropped::default());
+        let last = log.take_if(slow, |_| true);
+        assert!(last.over && last.dropped == Dropped { ephemeral: 3, durable: 0 }, "{last:?}");
+    }
+
+    #[test]
+    fn a_hole_without_a_gap_is_counted_and_one_with_a_gap_is_none() {
+        let mut log = Log::new(1);
+        let reader = log.attach(None);
+        for seq in 0..3 {
+            log.append(event(seq));
+        }
+        while log.next(reader).is_some() {}
+        log.append(event(3));
+        let late = log.attach(None);
+        let gap = log.take_if(late, |_| true);
+        assert_eq!(gap.event.map(|event| event.kind), Some(events::Kind::Gap));
+        assert_eq!(log.take_if(late, |_| true).dropped, Dropped::default());
+        // What no caller may do: the log has room for what comes next only.
+        log.events.push_back(event(6));
+        assert_eq!(log.take_if(late, |_| true).dropped, Dropped { ephemeral: 0, durable: 2 });
+        log.events.push_back(event(7));
+        assert_eq!(log.take_if(late, |_| true).dropped, Dropped::default());
     }
 
     #[test]

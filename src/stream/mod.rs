@@ -22,8 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use ulid::Ulid;
 
-/// Events that a log has room for before any is written; above it, it grows.
-const EVENTS_AT_ONCE: usize = 256;
+/// Events that a log has room for before any is written (112 bytes each); above it, it grows. A stream of
+/// as many URLs as `stream.urls_max` allows unless it is told otherwise never does.
+const EVENTS_AT_ONCE: usize = 1024;
 
 /// Bytes that all streams hold together, and how many streams there are.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ pub struct Totals {
 }
 
 /// How to wake a reader: its core, and its number there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watcher {
     /// Index of the reader's core.
     pub core: usize,
@@ -254,9 +255,14 @@ impl Stream {
         self.lock().status
     }
 
-    /// Its core says where it stands.
-    pub fn set_status(&self, status: Status) {
-        self.lock().status = status;
+    /// Its core says where it stands, and is told who is to be woken: those who wait for its end, some
+    /// of whom may have come after its last event.
+    pub fn set_status(&self, status: Status, woken: &mut Vec<Watcher>) {
+        let mut shared = self.lock();
+        if status.state == State::Closed && shared.status.state != State::Closed {
+            woken.extend(shared.watchers.iter().map(|(_, watcher, _)| *watcher));
+        }
+        shared.status = status;
     }
 
     /// Notes something in the flight recorder.
@@ -375,5 +381,46 @@ impl Drop for Stream {
         if !ended {
             self.totals.running.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::events::{self, Summary};
+    use bytes::BytesMut;
+
+    fn stream() -> Arc<Stream> {
+        let birth = Birth {
+            id: Ulid(7),
+            owner: 0,
+            principal: Arc::from(""),
+            idempotency_key: None,
+            replay_bytes_max: 1 << 20,
+            resume_window: Duration::ZERO,
+            patience: Patience { stall: Duration::ZERO, cut_slow: false },
+            began: Instant::now(),
+            urls: 0,
+            home: None,
+        };
+        Stream::new(birth, Arc::default())
+    }
+
+    #[test]
+    fn who_comes_behind_the_last_event_is_woken_by_the_end() {
+        let (stream, mut woken) = (stream(), Vec::new());
+        let facts =
+            Summary { counts: Counts::default(), total_ms: 1, ttfr_ms: None, status: "cancelled" };
+        let event = events::summary(&mut BytesMut::new(), 0, &facts);
+        stream.append(event, &mut woken);
+        let late = Watcher { core: 1, token: 3 };
+        stream.attach(Some(u64::MAX), late, &Arc::default());
+        let status = |state| Status { state, counts: Counts::default(), in_flight: 0 };
+        stream.set_status(status(State::Closing), &mut woken);
+        assert!(woken.is_empty(), "it goes on");
+        stream.set_status(status(State::Closed), &mut woken);
+        assert_eq!(woken, [late]);
+        stream.set_status(status(State::Closed), &mut woken);
+        assert_eq!(woken, [late], "it ends once");
     }
 }

@@ -88,10 +88,11 @@ fn echo(session: &mut Session, socket: &mut TcpStream, mut input: &mut [u8]) -> 
                 continue;
             }
         };
-        match session.send(kind, &[&message]) {
+        let mut deflated = Vec::new();
+        match session.send(kind, &[&message], &mut deflated) {
             Ok(sent) => {
-                socket
-                    .write_all(&[&sent.head, &sent.body.unwrap_or(message.into())[..]].concat())?;
+                let body = if sent.deflated { &deflated } else { &message };
+                socket.write_all(&[&sent.head, &body[..]].concat())?;
             }
             Err(SendError::Closed) => {}
             Err(error) => return Err(io::Error::other(error)),

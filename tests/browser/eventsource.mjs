@@ -61,6 +61,20 @@ export const tests = {
     await page.close();
   },
 
+  async "an EventSource that is cut at any byte misses nothing"({ origin, proxy, browser }) {
+    const seed = Number(process.env.TEST_SEED ?? 20261130);
+    const page = await browser.newPage();
+    await page.goto(`${proxy.url}/livez`);
+    const before = proxy.cuts;
+    proxy.cutAnywhere(seed, 60_000);
+    await page.evaluate(collect, target(origin, 60, { concurrency: 8 }));
+    await until(page, "window.got.ended || window.got.events.some((event) => event.type === 'summary')", 120);
+    proxy.random = undefined;
+    assertWhole(await page.evaluate(() => window.got.events), 60);
+    assert.ok(proxy.cuts - before >= 3, `seed ${seed}: cut ${proxy.cuts - before} times`);
+    await page.close();
+  },
+
   async "an EventSource outlives a network that is down for a while"({ origin, proxy, browser }) {
     const page = await browser.newPage();
     await page.goto(`${proxy.url}/livez`);

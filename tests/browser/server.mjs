@@ -33,11 +33,25 @@ export async function stop({ child }) {
   await exited;
 }
 
-/** Passes bytes on to a port. `cut()` ends every connection; `refuse` turns new ones away. */
+/** Numbers below a bound, which a seed decides (Mulberry32). */
+function random(seed) {
+  return (end) => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % end;
+  };
+}
+
+/**
+ * Passes bytes on to a port. `cut()` ends every connection; `refuse` turns new ones away; `cutAnywhere`
+ * ends those that come from then on after a number of bytes that a seed decides.
+ */
 class Proxy {
   constructor(port) {
     this.refuse = false;
     this.cuts = 0;
+    this.random = undefined;
     this.open = new Set();
     this.listener = net.createServer((client) => {
       if (this.refuse) return client.destroy();
@@ -46,8 +60,11 @@ class Proxy {
       for (const [from, to] of [[client, server], [server, client]]) {
         from.on("error", () => {});
         from.on("close", () => to.destroy());
-        from.pipe(to);
       }
+      client.pipe(server);
+      // One in four lives.
+      if (this.random && this.random(4) > 0) this.pass(server, client, this.random(this.most));
+      else server.pipe(client);
       client.on("close", () => this.open.delete(client));
     });
   }
@@ -56,6 +73,26 @@ class Proxy {
     await new Promise((resolve) => this.listener.listen(0, "127.0.0.1", resolve));
     this.url = `http://127.0.0.1:${this.listener.address().port}`;
     return this;
+  }
+
+  cutAnywhere(seed, most) {
+    this.random = random(seed);
+    this.most = most;
+  }
+
+  /** Passes so many bytes on, to the byte, and ends the connection. */
+  pass(from, to, left) {
+    from.on("end", () => to.end());
+    from.on("data", (data) => {
+      if (data.length <= left) {
+        left -= data.length;
+        to.write(data);
+        return;
+      }
+      this.cuts += 1;
+      from.removeAllListeners("data");
+      to.end(data.subarray(0, left), () => to.destroy());
+    });
   }
 
   cut() {

@@ -186,15 +186,25 @@ def ask(server, method, target, body=None, fields=(), source=None):
         return connection.read_response(method)
 
 
+def events_of(connection, head):
+    """The events of a streamed answer, NDJSON or SSE, each as soon as it is whole."""
+    sse = head.field("content-type") == "text/event-stream"
+    for line in connection.read_lines(head):
+        if not sse:
+            yield json.loads(line)
+        elif line.startswith(b"data: "):
+            yield json.loads(line[6:])
+
+
 def stream(server, urls, target="/crawl/stream", **options):
-    """Head and events of one NDJSON stream, read to its end."""
+    """Head and events of one stream over HTTP, read to its end."""
     with Connection(server.address) as connection:
         connection.send(request("POST", target, {"urls": urls, "options": options}))
         head = connection.read_head()
         if head.status != 200:
             head.body = b"".join(connection.read_body(head))
             raise AssertionError(f"refused: {head}")
-        return head, [json.loads(line) for line in connection.read_lines(head)]
+        return head, list(events_of(connection, head))
 
 
 def results(events):

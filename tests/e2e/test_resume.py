@@ -15,7 +15,7 @@ import httpx_sse
 import invariants
 import server
 import sseclient
-from client import Connection, ask, origin_json, request, results
+from client import Connection, ask, events_of, origin_json, request, results
 
 SEED = 20261123
 
@@ -144,6 +144,9 @@ class Resume(Streams):
         self.assertEqual(self.state(head.field("x-stream-id"))["in_flight"], 4)
         status, seen = origin_json(self.origin, "/_wait?in_flight=0&timeout=15s")
         self.assertEqual(status, 200, seen)
+        abandoned = b'forebay_streams_ended_total{end="abandoned"} 0'
+        gone = lambda: abandoned not in ask(self.server, "GET", "/metrics").body
+        self.assertTrue(server.wait_until(gone), "it was not cancelled: nobody came back for it")
 
     def test_nobody_reads_and_the_crawl_waits(self):
         """Backpressure holds while nobody is attached, too: the log stays within its bytes."""
@@ -413,12 +416,14 @@ class CuttingProxy:
 class Slow(Streams):
     """True backpressure: a reader that takes nothing stops the fetching, and costs no other reader."""
 
+    target = "/crawl/stream"
+
     def test_a_reader_that_stops_stops_the_origin_and_starts_it_again(self):
         with server.Server(replay_bytes_max=262_144, ring_bytes_max=65536) as small:
             origin_json(self.origin, "/_reset")
             urls = self.pages(200, size=12000)
             connection = Connection(small.address, receive_buffer=4096)
-            connection.send(request("POST", "/crawl/stream", {"urls": urls, "options": {"concurrency": 8}}))
+            connection.send(request("POST", self.target, {"urls": urls, "options": {"concurrency": 8}}))
             head = connection.read_head()
 
             def hits():
@@ -434,7 +439,7 @@ class Slow(Streams):
             self.assertLess(before, 200)
             self.assertLessEqual(self.state(stream_id, of=small)["replay"]["bytes"], 262_144)
             with connection:
-                events = [json.loads(line) for line in connection.read_lines(head)]
+                events = list(events_of(connection, head))
             self.assertEqual(invariants.broken(events, 200), [])
             self.assertEqual(len(results(events)), 200)
 
@@ -442,12 +447,16 @@ class Slow(Streams):
         urls = self.pages(150, size=60000)
         options = {"slow_client": "disconnect", "stall_timeout_ms": 400, "concurrency": 8}
         connection = Connection(self.server.address, receive_buffer=4096)
-        connection.send(request("POST", "/crawl/stream", {"urls": urls, "options": options}))
+        connection.send(request("POST", self.target, {"urls": urls, "options": options}))
         head = connection.read_head()
         with connection:
             self.assertTrue(connection.cut_within(60), "a client that takes nothing was not cut")
         events = self.events(head.field("x-stream-id"))
         self.assertEqual(invariants.broken(events, len(urls)), [])
+
+
+class SlowOverSse(Slow):
+    target = "/crawl/sse"
 
 
 if __name__ == "__main__":

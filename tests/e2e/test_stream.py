@@ -73,6 +73,8 @@ def kinds(origin):
 
 
 class Streams(unittest.TestCase):
+    target = "/crawl/stream"
+
     @classmethod
     def setUpClass(cls):
         cls.server, cls.origin = server.shared()
@@ -80,7 +82,7 @@ class Streams(unittest.TestCase):
     def crawl(self, urls, **options):
         """Events of a stream that must hold every invariant."""
         options.setdefault("timeout_ms", 5000)
-        _, events = stream(self.server, urls, **options)
+        _, events = stream(self.server, urls, self.target, **options)
         self.assertEqual(invariants.broken(events, len(urls)), [])
         return events
 
@@ -211,6 +213,10 @@ class ManyUrls(Streams):
         for thread in threads:
             thread.join(120)
         self.assertEqual(failures, [])
+
+
+class ManyUrlsOverSse(ManyUrls):
+    target = "/crawl/sse"
 
 
 class Order(Streams):

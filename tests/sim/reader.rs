@@ -79,7 +79,9 @@ impl Connection {
             if !self.flush_held() || self.ring.above_high() {
                 break;
             }
-            let Some(event) = log.next(self.id) else { break };
+            let taken = log.take_if(self.id, |_| true);
+            assert_eq!(taken.dropped.durable, 0, "nothing durable is dropped");
+            let Some(event) = taken.event else { break };
             self.give(event);
         }
         let (stats, bounds) = (self.ring.stats(), bounds());

@@ -190,7 +190,8 @@ fn ws_frame() -> Result<(Run, u64), Failure> {
     let expected = checksum(&[&[0x81, 126, 0x4e, 0x20]]);
     let run = move || {
         let parts: [&[u8]; 2] = [&body[..100], &body[100..]];
-        let outgoing = session.send(ws::MessageKind::Text, &parts).expect("an open session");
+        let outgoing = session.send(ws::MessageKind::Text, &parts, &mut Vec::new());
+        let outgoing = outgoing.expect("an open session");
         checksum(&[&outgoing.head])
     };
     Ok((Box::new(run), expected))

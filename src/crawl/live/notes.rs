@@ -38,6 +38,7 @@ impl Live {
         spans::stream(node, &self.stream, &facts);
         node.observe.count(Counter::StreamsEnded(match ending {
             None => StreamEnd::Completed,
+            Some(Ending::Cancelled) if self.abandoned.get() => StreamEnd::Abandoned,
             Some(Ending::Cancelled) => StreamEnd::Cancelled,
             Some(Ending::Deadline) => StreamEnd::Deadline,
             Some(Ending::Drained) => StreamEnd::Drained,
@@ -93,7 +94,9 @@ impl Live {
         let since = self.unread_since.get().unwrap_or(now);
         self.unread_since.set(Some(since));
         if now >= since + self.stream.birth.resume_window {
-            self.machine.borrow_mut().handle_end(now, Ending::Cancelled);
+            let mut machine = self.machine.borrow_mut();
+            self.abandoned.set(self.abandoned.get() || machine.ending().is_none());
+            machine.handle_end(now, Ending::Cancelled);
         }
     }
 }

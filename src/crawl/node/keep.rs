@@ -28,8 +28,9 @@ impl Node {
         let until = Instant::now() + stream.birth.resume_window;
         self.finished.borrow_mut().insert((until, stream.id()));
         let kept_max = self.shared.config.streams_kept_max / self.shared.mesh.len();
-        if self.finished.borrow().len() > kept_max {
-            self.forget_oldest();
+        let over = self.finished.borrow().len().saturating_sub(kept_max);
+        if over > 0 {
+            self.forget_oldest(over);
         }
     }
 
@@ -45,9 +46,13 @@ impl Node {
         }
     }
 
+    fn is_read(&self, id: Ulid) -> bool {
+        let stream = self.shared.registry.find(id);
+        stream.is_some_and(|stream| stream.with_log(|log| log.readers()) > 0)
+    }
+
     fn expire(&self, entry: (Instant, Ulid)) {
-        let stream = self.shared.registry.find(entry.1);
-        if stream.as_ref().is_some_and(|stream| stream.with_log(|log| log.readers()) > 0) {
+        if self.is_read(entry.1) {
             return;
         }
         self.finished.borrow_mut().remove(&entry);
@@ -58,8 +63,12 @@ impl Node {
         }
     }
 
-    pub(super) fn forget_oldest(&self) {
-        let oldest: Vec<_> = self.finished.borrow().iter().take(64).copied().collect();
+    /// Forgets so many finished streams that nobody reads, the oldest first.
+    pub(super) fn forget_oldest(&self, count: usize) {
+        let finished = self.finished.borrow();
+        let unread = finished.iter().filter(|(_, id)| !self.is_read(*id));
+        let oldest: Vec<_> = unread.take(count).copied().collect();
+        drop(finished);
         oldest.into_iter().for_each(|entry| self.expire(entry));
     }
 

@@ -176,7 +176,7 @@ impl Mirror {
     fn append(&self, event: Event) {
         let mut woken = Vec::new();
         self.stream.append(event, &mut woken);
-        self.node.wake(&woken);
+        self.node.wake(&mut woken);
     }
 
     /// Why nothing will ever come any more, if that is so.

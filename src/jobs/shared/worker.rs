@@ -161,10 +161,10 @@ impl Worker {
             self.held.set(self.held.get() + 1);
             let (worker, handle) = (Rc::clone(self), Rc::clone(&handle));
             drop(uring::spawn(async move {
-                let pass = worker.node.background.enter();
+                let busy = worker.node.busy();
                 worker.work(&handle, claimed).await;
                 worker.forget(&handle, index);
-                drop(pass);
+                drop(busy);
             }));
         }
     }

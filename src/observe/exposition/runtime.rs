@@ -1,6 +1,7 @@
 //! The runtime's part of `/metrics`: loops, rings, pools, and what all cores share.
 
-use super::super::metrics::{CoreSnapshot, LoopStats};
+use super::super::metrics::{ArenaClass, ArenaHeap, CoreSnapshot, LoopStats};
+use super::super::rings::RingStats;
 use super::{Exported, Out, Scrape, labels, on};
 use prometheus_client::registry::Unit;
 use std::fmt;
@@ -38,6 +39,62 @@ impl Out<'_> {
         self.counters(name, ring(|(_, completed)| completed))?;
         let name = ("forebay_fetch_pooled_connections", None, "Idle connections to origins.");
         self.gauges(name, row(|one| one.pooled))
+    }
+
+    /// I/O buffers, by core.
+    pub(super) fn arenas(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {
+        let classes = || cores.iter().flat_map(|core| core.arena.iter().map(move |a| (core, a)));
+        let own = |core: &CoreSnapshot, bytes: u64| {
+            vec![("core", core.core.to_string()), ("buffer_bytes", bytes.to_string())]
+        };
+        let row = |value: fn(&ArenaClass) -> u64| {
+            classes().map(move |(core, class)| (own(core, class.buffer_bytes), value(class)))
+        };
+        let name = ("forebay_arena_buffers_in_use", None, "I/O buffers in use, by size.");
+        self.gauges(name, row(|class| class.in_use))?;
+        let name = ("forebay_arena_buffers_high_water", None, "Most I/O buffers in use at once.");
+        self.gauges(name, row(|class| class.high_water))?;
+        let name =
+            ("forebay_arena_buffers_capacity", None, "I/O buffers that there is memory for.");
+        self.gauges(name, row(|class| class.capacity))?;
+        let heap = |value: fn(&ArenaHeap) -> u64| {
+            cores.iter().map(move |core| (on(core), value(&core.heap)))
+        };
+        let bytes = || Some(Unit::Bytes);
+        let name =
+            ("forebay_arena_max", bytes(), "I/O buffers that the arena may have memory for.");
+        self.gauges(name, heap(|heap| heap.slab_bytes_max))?;
+        let name = ("forebay_arena_heap_buffers", None, "I/O buffers outside the arena, in use.");
+        self.gauges(name, heap(|heap| heap.in_use))?;
+        let name = ("forebay_arena_heap", bytes(), "Size of the I/O buffers outside the arena.");
+        self.gauges(name, heap(|heap| heap.bytes))?;
+        let name = ("forebay_arena_heap_high_water", bytes(), "Most of them at once.");
+        self.gauges(name, heap(|heap| heap.bytes_high_water))?;
+        let name =
+            ("forebay_arena_heap_made", None, "I/O buffers that the arena had no place for.");
+        self.counters(name, heap(|heap| heap.total))
+    }
+
+    /// What waits to be sent, by core.
+    pub(super) fn send_rings(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {
+        let row = |value: fn(&RingStats) -> u64| {
+            cores.iter().map(move |core| (on(core), value(&core.rings)))
+        };
+        let bytes = || Some(Unit::Bytes);
+        let name = ("forebay_send_rings", None, "Rings of connections that stream.");
+        self.gauges(name, row(|rings| rings.rings))?;
+        let name = ("forebay_send_ring_frames", None, "Frames that wait in them.");
+        self.gauges(name, row(|rings| rings.frames))?;
+        let name = ("forebay_send_ring_frames_limit", None, "Frames that may wait in them.");
+        self.gauges(name, row(|rings| rings.frames_limit))?;
+        let name = ("forebay_send_ring", bytes(), "What waits in them.");
+        self.gauges(name, row(|rings| rings.bytes))?;
+        let name = ("forebay_send_ring_frames_high_water", None, "Most frames of one ring so far.");
+        self.gauges(name, row(|rings| rings.frames_high_water))?;
+        let name = ("forebay_send_ring_high_water", bytes(), "Most bytes of one ring so far.");
+        self.gauges(name, row(|rings| rings.bytes_high_water))?;
+        let name = ("forebay_send_ring_refused", None, "Frames that found their ring full.");
+        self.counters(name, row(|rings| rings.refused))
     }
 
     /// What is exported by OTLP.

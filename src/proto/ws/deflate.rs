@@ -134,16 +134,18 @@ impl Deflater {
         }
     }
 
-    /// Compresses one message, given in parts, of at least one byte.
+    /// Compresses one message, given in parts, of at least one byte; `out` holds it then, and nothing
+    /// else.
     ///
     /// Returns `None` if the library breaks its contract; the connection can't go on then.
-    pub(super) fn message(&mut self, parts: &[&[u8]]) -> Option<Vec<u8>> {
+    pub(super) fn message_into(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let mut out = Vec::with_capacity(length / 3 + 64);
+        out.clear();
+        out.reserve(length / 3 + 64);
         for part in parts {
-            self.run(part, &mut out, FlushCompress::None)?;
+            self.run(part, out, FlushCompress::None)?;
         }
-        self.run(&[], &mut out, FlushCompress::Sync)?;
+        self.run(&[], out, FlushCompress::Sync)?;
         if !self.keeps_context {
             self.stream.reset();
         }
@@ -151,7 +153,14 @@ impl Deflater {
             return None;
         }
         out.truncate(out.len() - FLUSH_TAIL.len()); // RFC 7692 §7.2.1
-        Some(out)
+        Some(())
+    }
+
+    /// As [`Deflater::message_into`], in memory of its own.
+    #[cfg(test)]
+    pub(super) fn message(&mut self, parts: &[&[u8]]) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        self.message_into(parts, &mut out).map(|()| out)
     }
 
     fn run(&mut self, mut part: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> Option<()> {

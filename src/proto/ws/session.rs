@@ -117,8 +117,8 @@ pub enum CutReason {
 pub struct Outgoing {
     /// The frame's header, to be sent first.
     pub head: FrameHead,
-    /// What follows it: the compressed payload, or `None` for the message's parts as they are.
-    pub body: Option<Bytes>,
+    /// Whether what follows it is what the message was compressed into; else its parts as they are.
+    pub deflated: bool,
 }
 
 /// Why a message can't be sent.
@@ -309,11 +309,17 @@ impl Session {
     ///
     /// Without compression no byte of the message is copied or looked at: it goes out as the
     /// returned head followed by the same parts. A text must be UTF-8, which is the caller's word.
+    /// What a message is compressed into is left in `scratch`.
     ///
     /// # Errors
     ///
     /// [`SendError::Closed`] once the session closes: RFC 6455 §5.5.1 allows no data after a Close.
-    pub fn send(&mut self, kind: MessageKind, parts: &[&[u8]]) -> Result<Outgoing, SendError> {
+    pub fn send(
+        &mut self,
+        kind: MessageKind,
+        parts: &[&[u8]],
+        scratch: &mut Vec<u8>,
+    ) -> Result<Outgoing, SendError> {
         if self.status != Status::Open {
             return Err(SendError::Closed);
         }
@@ -329,14 +335,16 @@ impl Session {
         {
             let new = || Box::new(Deflater::new(agreement, level));
             let deflater = self.deflater.get_or_insert_with(new);
-            let body = deflater.message(parts).ok_or(SendError::Deflate)?;
+            deflater.message_into(parts, scratch).ok_or(SendError::Deflate)?;
             // Without context takeover the peer need not see what did not get smaller.
-            if body.len() < length || agreement.server_context_takeover {
-                let head = FrameHead::new(kind, true, body.len());
-                return Ok(Outgoing { head, body: Some(body.into()) });
+            if scratch.len() < length || agreement.server_context_takeover {
+                return Ok(Outgoing {
+                    head: FrameHead::new(kind, true, scratch.len()),
+                    deflated: true,
+                });
             }
         }
-        Ok(Outgoing { head: FrameHead::new(kind, false, length), body: None })
+        Ok(Outgoing { head: FrameHead::new(kind, false, length), deflated: false })
     }
 
     /// Starts the closing handshake; does nothing if it has started. A reason above 123 bytes is

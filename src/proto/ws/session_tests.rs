@@ -81,7 +81,10 @@ fn sequences_that_break_the_rules() {
         assert_eq!(close[0], 0x88);
         assert_eq!(close[2..4], violation.code().get().to_be_bytes());
         assert_eq!(session.status(), Status::Draining);
-        assert_eq!(session.send(MessageKind::Text, &[b"x"]), Err(SendError::Closed));
+        assert_eq!(
+            session.send(MessageKind::Text, &[b"x"], &mut Vec::new()),
+            Err(SendError::Closed)
+        );
         assert_eq!(session.heap_bytes(), 0);
     }
 }
@@ -201,13 +204,15 @@ fn compression_is_used_where_it_pays() {
     let now = Instant::now();
     let alone = Agreement { server_context_takeover: false, ..AGREEMENT };
     let mut session = Session::new(now, Config::default(), Some(alone));
-    let small = session.send(MessageKind::Text, &[b"small"]).unwrap();
-    assert_eq!((&*small.head, small.body), (&b"\x81\x05"[..], None));
-    let sent = session.send(MessageKind::Text, &[&[b'x'; 500], &[b'y'; 500]]).unwrap();
-    assert_eq!(sent.head[0], 0xc1);
-    assert!(sent.body.unwrap().len() < 50);
+    let mut body = Vec::new();
+    let small = session.send(MessageKind::Text, &[b"small"], &mut body).unwrap();
+    assert_eq!((&*small.head, small.deflated), (&b"\x81\x05"[..], false));
+    let parts: [&[u8]; 2] = [&[b'x'; 500], &[b'y'; 500]];
+    let sent = session.send(MessageKind::Text, &parts, &mut body).unwrap();
+    assert!(sent.head[0] == 0xc1 && sent.deflated);
+    assert!(body.len() < 50);
     let huge = vec![b'x'; 65_537];
-    assert_eq!(session.send(MessageKind::Text, &[&huge]).unwrap().body, None);
+    assert!(!session.send(MessageKind::Text, &[&huge], &mut body).unwrap().deflated);
     assert!(session.heap_bytes() > 100_000);
     session.handle_timeout(now + Duration::from_secs(30));
     session.poll_transmit();
@@ -278,8 +283,8 @@ proptest! {
                     _ => continue,
                 };
                 let half = data.len() / 2;
-                let sent = session.send(kind, &[&data[..half], &data[half..]]).unwrap();
-                prop_assert_eq!(sent.body, None);
+                let sent = session.send(kind, &[&data[..half], &data[half..]], &mut Vec::new()).unwrap();
+                prop_assert!(!sent.deflated);
                 wire.extend_from_slice(&sent.head);
                 wire.extend_from_slice(&data);
             }

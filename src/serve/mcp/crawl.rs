@@ -115,10 +115,10 @@ fn read(conn: &Conn, (parse, arguments): (Parse, &mut [u8])) -> Result<CrawlRequ
 
 /// Takes what is new; `true` when there will be no more.
 fn take(reader: &Reader, gathered: &mut Gathered, mut tell: impl FnMut(&Step)) -> bool {
-    let (stream, id) = (&reader.stream, reader.id);
+    let stream = &reader.stream;
     let mut taken = false;
     loop {
-        let (event, over) = stream.with_log(|log| (log.next(id), log.drained(id)));
+        let (event, over) = reader.take_if(|_| true);
         let Some(event) = event else {
             if taken && stream.paused() {
                 reader.look();

@@ -114,11 +114,8 @@ impl Attached {
             self.allowance += QUANTUM_BYTES;
             return Next::Turn;
         }
-        let (id, starved) = (self.reader.id, self.credit.is_out());
-        let (event, last) = self.stream().with_log(|log| {
-            let event = log.next_if(id, |event| !starved || event.kind != Kind::Result);
-            (event, log.drained(id))
-        });
+        let starved = self.credit.is_out();
+        let (event, last) = self.reader.take_if(|event| !starved || event.kind != Kind::Result);
         let Some(event) = event else {
             // Who has nothing to say neither saves up nor owes.
             self.allowance = QUANTUM_BYTES;

@@ -3,6 +3,9 @@
 
 use super::outbox::Outbox;
 use crate::error::{PageCode, PageError, Stage};
+use crate::observe::Core;
+use crate::observe::hist::Epoch;
+use crate::proto::blocks::Blocks;
 use crate::proto::events::{self, Counts, Document, Event, PageResult};
 use crate::proto::json;
 use crate::proto::ws::extension::Agreement;
@@ -130,10 +133,13 @@ fn over_ws(session: &mut Session, id: &str, events: &[Event]) -> Vec<u8> {
     prefix.put_slice(b"{\"id\":");
     json::string(&mut prefix, id);
     prefix.put_u8(b',');
-    let mut outbox = Outbox::new(BufferConfig::default()).unwrap();
+    let (mut blocks, mut deflated) = (Blocks::default(), Vec::new());
+    let epoch = Epoch::now();
+    let mut outbox =
+        Outbox::new(BufferConfig::default(), &Core::new(epoch, epoch.instant)).unwrap();
     let (mut out, mut gather) = (Vec::new(), Gather::new());
     for event in events {
-        outbox.event(&mut BytesMut::new(), session, &prefix, event).unwrap();
+        outbox.event((&mut blocks, &mut deflated), session, &prefix, event).unwrap();
         loop {
             outbox.poll_gather(&mut gather);
             if gather.is_empty() {

@@ -128,6 +128,8 @@ impl Socket {
         };
         let stream = found.map_err(|error| Refused::state(Some(id.clone()), error))?;
         mirror::catch_up(&stream, after, CATCH_UP).await;
+        // Who has the end already gets it once more: that there is nothing else is said by nothing else.
+        let after = after.and_then(|seq| stream.with_log(|log| log.resumed(seq)));
         let reader = Reader::attach_with(&self.node, &stream, after, Rc::clone(&self.news));
         self.node.observe.count(Counter::StreamsResumed);
         // A crawl that waits for a reader may go on.

@@ -1,8 +1,10 @@
 //! What waits to be sent on a socket; there is none while nothing does.
 
-use super::super::sender::Adapted;
 use crate::crawl::node::Node;
 use crate::crawl::spare::SendMemory;
+use crate::observe::Core;
+use crate::observe::rings::Share;
+use crate::proto::blocks::Blocks;
 use crate::proto::events::Event;
 use crate::proto::ws::{MessageKind, SendError, Session};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -28,18 +30,19 @@ pub(super) struct Outbox {
     pub(super) pressed_since: Option<Instant>,
     /// Whether the memory to send with is lent out.
     resting: bool,
-    pub(super) adapted: Adapted,
+    /// The ring's share in what `/metrics` says of the core's.
+    share: Share,
 }
 
 impl Outbox {
-    pub(super) fn new(config: BufferConfig) -> Result<Self, BufferConfigError> {
+    pub(super) fn new(config: BufferConfig, observe: &Core) -> Result<Self, BufferConfigError> {
         Ok(Self {
             ring: Ring::new(config)?,
             held: VecDeque::new(),
             held_bytes: 0,
             pressed_since: None,
             resting: true,
-            adapted: Adapted::default(),
+            share: Share::new(observe),
         })
     }
 
@@ -70,37 +73,43 @@ impl Outbox {
     /// is shared, not copied, unless the message is compressed; answers whether it was.
     pub(super) fn event(
         &mut self,
-        scratch: &mut BytesMut,
+        memory: (&mut Blocks, &mut Vec<u8>),
         session: &mut Session,
         prefix: &[u8],
         event: &Event,
     ) -> Result<bool, SendError> {
         let parts = [event.head.slice(1..), event.body.clone(), event.tail.clone()];
-        self.message(scratch, session, prefix, parts)
+        self.message(memory, session, prefix, parts)
     }
 
     /// Queues a whole text as one message.
     pub(super) fn text(
         &mut self,
-        scratch: &mut BytesMut,
+        memory: (&mut Blocks, &mut Vec<u8>),
         session: &mut Session,
         text: Bytes,
     ) -> Result<bool, SendError> {
-        self.message(scratch, session, &[], [Bytes::new(), text, Bytes::new()])
+        self.message(memory, session, &[], [Bytes::new(), text, Bytes::new()])
     }
 
     fn message(
         &mut self,
-        scratch: &mut BytesMut,
+        (blocks, deflated): (&mut Blocks, &mut Vec<u8>),
         session: &mut Session,
         prefix: &[u8],
         [head, body, tail]: [Bytes; 3],
     ) -> Result<bool, SendError> {
         let parts: [&[u8]; 4] = [prefix, &head, &body, &tail];
-        let outgoing = session.send(MessageKind::Text, &parts)?;
+        let outgoing = session.send(MessageKind::Text, &parts, deflated)?;
+        let scratch = blocks.writer();
         scratch.put_slice(&outgoing.head);
-        if let Some(deflated) = outgoing.body {
-            self.frames(scratch, Bytes::new(), deflated, Bytes::new());
+        if outgoing.deflated {
+            // With what there is room for behind the head, in one piece.
+            let (near, far) =
+                deflated.split_at(deflated.len().min(scratch.capacity() - scratch.len()));
+            scratch.put_slice(near);
+            self.hold(Frame::new().with(scratch.split().freeze()));
+            blocks.copy(far, |piece| self.hold(Frame::new().with(piece)));
             return Ok(true);
         }
         scratch.put_slice(prefix);
@@ -158,9 +167,11 @@ impl Outbox {
         self.ring.poll_gather(out);
     }
 
-    /// The ring right now.
-    pub(super) fn stats(&self) -> RingStats {
-        self.ring.stats()
+    /// Says how the ring is, to `/metrics` as well.
+    pub(super) fn stats(&mut self, node: &Node) -> RingStats {
+        let stats = self.ring.stats();
+        self.share.update(&node.observe, &stats);
+        stats
     }
 
     /// A send ended; whether the ring is still above its high watermark.

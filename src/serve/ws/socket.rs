@@ -160,6 +160,7 @@ impl Socket {
         self.streams.iter_mut().for_each(|attached| attached.tell_taken(&self.node));
         if let Some(outbox) = &mut self.outbox {
             outbox.poll_gather(out);
+            outbox.stats(&self.node);
         }
     }
 
@@ -185,7 +186,9 @@ impl Socket {
                     let bytes = event.len();
                     let node = Rc::clone(&self.node);
                     let queued = self.outbox().map(|(outbox, session)| {
-                        node.with_frames(|out| outbox.event(out, session, &prefix, &event))
+                        node.with_blocks(|blocks, deflated| {
+                            outbox.event((blocks, deflated), session, &prefix, &event)
+                        })
                     });
                     if self.count_queued(queued) {
                         deflated += bytes;
@@ -202,9 +205,9 @@ impl Socket {
     /// Queues an answer to an op.
     pub(super) fn answer(&mut self, text: Bytes) {
         let node = Rc::clone(&self.node);
-        let queued = self
-            .outbox()
-            .map(|(outbox, session)| node.with_frames(|out| outbox.text(out, session, text)));
+        let queued = self.outbox().map(|(outbox, session)| {
+            node.with_blocks(|blocks, deflated| outbox.text((blocks, deflated), session, text))
+        });
         self.count_queued(queued);
     }
 
@@ -231,7 +234,7 @@ impl Socket {
     /// The outbox, made when it is first needed, and the session beside it.
     fn outbox(&mut self) -> Option<(&mut Outbox, &mut Session)> {
         if self.outbox.is_none() {
-            let made = Outbox::new(self.node.shared.config.ring());
+            let made = Outbox::new(self.node.shared.config.ring(), &self.node.observe);
             let made = made.inspect_err(|bug| tracing::error!("a ring was not made: {bug}"));
             self.outbox = made.ok().map(Box::new);
         }
@@ -352,8 +355,7 @@ impl Socket {
         }
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
         let pressed = outbox.handle_sent(now, sent, begun);
-        let stats = outbox.stats();
-        outbox.adapted.count(&self.node, &stats);
+        let stats = outbox.stats(&self.node);
         for attached in &mut self.streams {
             attached.publish(&stats, sent);
             attached.marks.measure(observe, now, false);

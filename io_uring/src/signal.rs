@@ -1,4 +1,4 @@
-//! Waiting, on one core, for an event ([`Signal`]) or for everything in flight to end ([`Gate`]).
+//! Waiting, on one core, for an event.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -37,57 +37,6 @@ impl Signal {
     /// Waits until it happens. May be dropped at any time.
     pub async fn wait(&self) {
         self.state.waiters.until(|| self.state.set.get()).await;
-    }
-}
-
-/// Counts what is in flight on one core, so that a graceful stop can wait for it. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Gate {
-    state: Rc<GateState>,
-}
-
-#[derive(Default)]
-struct GateState {
-    inside: Cell<usize>,
-    waiters: Waiters,
-}
-
-/// One thing in flight; dropping it says that it has ended.
-#[must_use = "dropping the pass leaves the gate"]
-pub struct Pass {
-    state: Rc<GateState>,
-}
-
-impl Gate {
-    /// A gate with nothing inside.
-    pub fn new() -> Gate {
-        Gate::default()
-    }
-
-    /// Enters.
-    pub fn enter(&self) -> Pass {
-        self.state.inside.set(self.state.inside.get() + 1);
-        Pass { state: Rc::clone(&self.state) }
-    }
-
-    /// How many are inside.
-    pub fn inside(&self) -> usize {
-        self.state.inside.get()
-    }
-
-    /// Waits until nobody is inside. May be dropped at any time.
-    pub async fn drained(&self) {
-        self.state.waiters.until(|| self.state.inside.get() == 0).await;
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        let inside = self.state.inside.get() - 1;
-        self.state.inside.set(inside);
-        if inside == 0 {
-            self.state.waiters.wake();
-        }
     }
 }
 
@@ -180,19 +129,15 @@ mod tests {
         let counted = Arc::new(Counted::default());
         let waker = Waker::from(Arc::clone(&counted));
         let mut cx = Context::from_waker(&waker);
-        let (signal, gate) = (Signal::new(), Gate::new());
-        let pass = gate.enter();
+        let signal = Signal::new();
         for _ in 0..100 {
             assert!(pin!(signal.wait()).poll(&mut cx).is_pending());
-            assert!(pin!(gate.drained()).poll(&mut cx).is_pending());
         }
         assert_eq!(Arc::strong_count(&counted), 2, "only the context's waker is left");
         assert_eq!(signal.state.waiters.places.borrow().wakers.len(), 1);
         signal.set();
-        drop(pass);
         assert_eq!(counted.0.load(Ordering::Relaxed), 0, "nobody waits");
         assert!(pin!(signal.wait()).poll(&mut cx).is_ready());
-        assert!(pin!(gate.drained()).poll(&mut cx).is_ready());
     }
 
     #[test]
@@ -200,17 +145,14 @@ mod tests {
         let counted = Arc::new(Counted::default());
         let waker = Waker::from(Arc::clone(&counted));
         let mut cx = Context::from_waker(&waker);
-        let gate = Gate::new();
-        let (one, other) = (gate.enter(), gate.enter());
-        let mut first = pin!(gate.drained());
-        let mut second = pin!(gate.drained());
+        let signal = Signal::new();
+        let mut first = pin!(signal.wait());
+        let mut second = pin!(signal.wait());
         for _ in 0..3 {
             assert!(first.as_mut().poll(&mut cx).is_pending());
             assert!(second.as_mut().poll(&mut cx).is_pending());
         }
-        drop(one);
-        assert_eq!(counted.0.load(Ordering::Relaxed), 0, "one is inside");
-        drop(other);
+        signal.set();
         assert_eq!(counted.0.load(Ordering::Relaxed), 2);
         assert!(first.as_mut().poll(&mut cx).is_ready());
         assert!(second.as_mut().poll(&mut cx).is_ready());
