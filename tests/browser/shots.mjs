@@ -9,6 +9,7 @@ import { sleep, world } from "./server.mjs";
 const [folder, picture] = process.argv.slice(2);
 if (!folder) throw new Error("node tests/browser/shots.mjs FOLDER [README.webp]");
 const SIZES = { desk: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } };
+const PICTURE = { width: 1280, height: 1190 };
 const PICTURE_BYTES_MAX = 150_000;
 
 /** A crawl of slow and quick pages, of large and small ones, and of one that is not there. */
@@ -24,13 +25,15 @@ async function crawl(page, lines) {
 async function fillConsole(page, url, origin) {
   await page.goto(url);
   await page.waitForSelector("#option-concurrency", { state: "attached" });
+  // From the origin each time, so that the bars have all of their stages.
+  await page.locator("#option-cache_mode").evaluate((select) => (select.value = "bypass"));
   // Several crawls, so that the line of time has a shape.
   for (let round = 0; round < 3; round += 1) {
     await crawl(page, urls(origin).slice(0, 16 + round * 16));
     await sleep(3500);
   }
-  await page.locator("#events").evaluate((box) => (box.scrollTop = 0));
-  await page.locator("#events .event").nth(5).click();
+  await page.locator("#urls").evaluate((box) => box.scrollTo(0, 0));
+  await page.locator("#events").evaluate((box) => box.scrollTo(0, box.scrollHeight / 2));
   await page.locator("#plots").scrollIntoViewIfNeeded();
   await page.waitForFunction(() => document.querySelectorAll("#percentiles path").length > 0 && document.querySelectorAll("#timeline path").length > 0);
   await sleep(3500);
@@ -64,16 +67,16 @@ await world(async ({ origin, server, browser }) => {
       const page = await context.newPage();
       await fillConsole(page, server.url, origin);
       const shot = (name) => path.join(folder, `${name}-${size}-${colorScheme}.png`);
-      await page.screenshot({ path: shot("console"), fullPage: true });
       if (picture && size === "desk" && colorScheme === "light") {
-        const blank = await context.newPage();
-        await page.setViewportSize({ width: 1280, height: 900 });
+        await page.setViewportSize(PICTURE);
         await sleep(500);
-        await webp(blank, await page.screenshot(), picture);
+        await webp(await context.newPage(), await page.screenshot(), picture);
+        await page.setViewportSize(viewport);
       }
+      await page.locator("#events .event").nth(5).click();
+      await page.screenshot({ path: shot("console"), fullPage: true });
       await page.goto(`${server.url}/docs`);
       await page.screenshot({ path: shot("docs"), fullPage: false });
-      await page.locator("#crawlStream").scrollIntoViewIfNeeded();
       await page.evaluate(() => document.getElementById("crawlStream").scrollIntoView());
       await page.screenshot({ path: shot("docs-route"), fullPage: false });
       await page.evaluate(() => document.getElementById("events").scrollIntoView());

@@ -24,8 +24,8 @@ impl<'a> Book<'a> {
     /// What a value says or refers to.
     fn resolved(&self, value: &'a OwnedValue) -> &'a OwnedValue {
         let Some(target) = value.get_str("$ref") else { return value };
-        let steps = target.trim_start_matches("#/").split('/');
-        steps.fold(Some(self.0), |at, step| at?.get(step)).unwrap_or(value)
+        let mut steps = target.trim_start_matches("#/").split('/');
+        steps.try_fold(self.0, |at, step| at.get(step)).unwrap_or(value)
     }
 
     /// A table of everything that an object holds, however deep; of what has a name of its own, a link.
