@@ -104,6 +104,13 @@ pub async fn run(
     let letters = Rc::clone(&node);
     drop(uring::spawn(async move { letters.serve(mailbox).await }));
     warm::core(&node);
+    let (mut key_changes, told) = (connections.serving.access.key_changes(), Rc::clone(&connections));
+    drop(uring::spawn(async move {
+        while key_changes.recv().await.is_some() {
+            // Sockets whose key is gone close; all others go on.
+            told.drains.borrow().values().for_each(|news| news.notify());
+        }
+    }));
     let accepting = accept(Rc::clone(&node), listener.clone(), Rc::clone(&connections));
     drop(uring::spawn(accepting));
     let until = node.drained_at().await;

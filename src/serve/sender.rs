@@ -235,6 +235,10 @@ impl<'a> Sending<'a> {
         let socket = self.conn.socket.clone();
         let mut readable = pin!(socket.readable());
         loop {
+            if !self.conn.key_stands() {
+                // Who has lost the right to ask has lost the right to the answer.
+                return self.cut();
+            }
             self.rise();
             self.fill();
             self.ring.poll_gather(&mut self.conn.out);

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod cors;
 pub mod keys;
+pub mod peer;
 pub mod proxies;
 pub mod quota;
 pub mod rate;
@@ -22,16 +23,17 @@ use arc_swap::ArcSwap;
 use audit::Audit;
 use cors::Cors;
 use governor::clock::DefaultClock;
-use keys::{Keys, KeysError};
+use keys::{Key, Keys, KeysError};
 use proxies::Networks;
 use quota::KeyLimits;
 use rate::AddressRate;
 use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use table::{AddressKey, Counted, Counts, Full};
+use uring::mailbox::{self, Receiver, Sender};
 
 /// Why a server's access settings can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,10 @@ const PROXIES_NEEDED: &str = "needs server.trusted_proxies: who may send it";
 #[derive(Debug)]
 pub struct Access {
     keys: Option<Reloaded<Keys>>,
+    /// How often keys were put in force: who holds one looks for it again when that has changed.
+    keys_version: AtomicU64,
+    /// Who is told that they were.
+    told: Mutex<Vec<Sender<()>>>,
     tls: Option<Reloaded<ServerConfig>>,
     tls_key: PathBuf,
     /// Whether trusted proxies begin their connections with the PROXY protocol.
@@ -90,6 +96,12 @@ struct Reloaded<T> {
     now: ArcSwap<T>,
 }
 
+impl<T> Reloaded<T> {
+    fn new(path: PathBuf, now: impl Into<Arc<T>>) -> Self {
+        Self { path, now: ArcSwap::new(now.into()) }
+    }
+}
+
 /// Keys and certificate, read and not yet in force.
 #[derive(Debug, Default)]
 pub struct ReadAgain {
@@ -111,7 +123,7 @@ impl Access {
         let keys = match &config.auth_keys_file {
             Some(path) => {
                 let keys = Keys::load(path, &key_defaults, &Keys::default())?;
-                Some(Reloaded { path: path.clone(), now: ArcSwap::from_pointee(keys) })
+                Some(Reloaded::new(path.clone(), keys))
             }
             None => None,
         };
@@ -119,7 +131,7 @@ impl Access {
             (Some(cert), Some(key)) => {
                 let loaded =
                     tls::server_config(cert, key).map_err(|what| setting("tls.cert", what))?;
-                Some(Reloaded { path: cert.clone(), now: ArcSwap::new(loaded) })
+                Some(Reloaded::new(cert.clone(), loaded))
             }
             (None, None) => None,
             _ => {
@@ -142,6 +154,8 @@ impl Access {
         let most = config.address_connections;
         Ok(Self {
             keys,
+            keys_version: AtomicU64::new(0),
+            told: Mutex::default(),
             tls,
             tls_key: config.tls_key.clone().unwrap_or_default(),
             proxy_protocol: config.proxy_protocol,
@@ -253,8 +267,8 @@ impl Access {
     /// files that were.
     pub fn take_over(&self, read: ReadAgain) -> Vec<&'static str> {
         let mut files = Vec::new();
-        if let (Some(keys), Some(read)) = (&self.keys, read.keys) {
-            keys.now.store(read);
+        if let Some(read) = read.keys {
+            self.put_keys(read);
             files.push("auth.keys_file");
         }
         if let (Some(tls), Some(read)) = (&self.tls, read.tls) {
@@ -266,6 +280,44 @@ impl Access {
             files.push("audit.file");
         }
         files
+    }
+
+    fn put_keys(&self, read: Arc<Keys>) {
+        let Some(keys) = &self.keys else { return };
+        keys.now.store(read);
+        self.keys_version.fetch_add(1, Ordering::Release);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who has not read the last word yet will see this one with it.
+        for core in told.iter() {
+            let _ = core.try_send(());
+        }
+    }
+
+    /// A word for each time that keys are put in force, for the core that calls it.
+    #[must_use]
+    pub fn key_changes(&self) -> Receiver<()> {
+        let (to, words) = mailbox::channel(1);
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(to);
+        words
+    }
+
+    /// How often keys were put in force; to be read before a key is looked up.
+    #[must_use]
+    pub fn keys_version(&self) -> u64 {
+        self.keys_version.load(Ordering::Acquire)
+    }
+
+    /// Looks whether a key that was found at version `seen` is still there, and takes it as it is now:
+    /// its name, scopes and limits may be others. Costs nothing while no keys were read.
+    pub fn renew(&self, key: &mut Option<Arc<Key>>, seen: &mut u64) -> bool {
+        let version = self.keys_version();
+        let (Some(keys), Some(held)) = (&self.keys, &mut *key) else { return true };
+        if *seen == version {
+            return true;
+        }
+        let Some(found) = keys.now.load().find(held.digest()).cloned() else { return false };
+        (*held, *seen) = (found, version);
+        true
     }
 
     /// Looks at the process' memory. Blocks some 100 µs: for the control thread.

@@ -33,6 +33,8 @@ pub struct Visit {
     /// Where it stands in its client's trace, as a valid `traceparent` says.
     pub trace: Option<TraceContext>,
     key: Option<Arc<Key>>,
+    /// The reading of the keys that it was found in.
+    seen: u64,
     credential: Credential,
     origin: Verdict,
     /// Whether a browser asks if it may ask (Fetch standard, "CORS-preflight request").
@@ -60,6 +62,7 @@ impl Visit {
             refused: None,
             trace: None,
             key: None,
+            seen: 0,
             credential: Credential::None,
             origin: Verdict::Same,
             preflight: false,
@@ -123,6 +126,17 @@ impl Visit {
         self.key.as_ref()
     }
 
+    /// The key with the reading of the keys that it was found in, and the target: what is known of a
+    /// connection that goes over to another protocol.
+    pub fn hand_over(&mut self) -> ((Option<Arc<Key>>, u64), Option<Box<str>>) {
+        ((self.key.clone(), self.seen), self.target.clone())
+    }
+
+    /// Whether its key is still known.
+    pub fn stands(&mut self, access: &Access) -> bool {
+        access.renew(&mut self.key, &mut self.seen)
+    }
+
     /// Decides on the request; what it holds while it is worked on.
     ///
     /// # Errors
@@ -172,15 +186,15 @@ impl Visit {
             check_bytes(&key)?;
             held._by_key = key.quota.begin_request().map_err(|most| too_many(most, "requests"))?;
         }
-        if access.pressed() && matches!(scope_of(route, query), Some(Scope::Crawl | Scope::Extract))
-        {
-            return Err(refuse(ApiCode::Overloaded, "the server is short of memory"));
+        if matches!(scope_of(route, query), Some(Scope::Crawl | Scope::Extract)) {
+            refuse_pressed(access)?;
         }
         Ok(held)
     }
 
     fn authenticate(&mut self, access: &Access, address: AddressKey) -> Result<(), ApiError> {
         let Some(keys) = &access.keys else { return Ok(()) };
+        self.seen = access.keys_version();
         let found = match &self.credential {
             Credential::Digest(digest) => keys.now.load().find(digest).cloned(),
             _ => None,
@@ -232,6 +246,13 @@ impl Visit {
         taken
     }
 
+    /// Notes for the audit log who is to be told of a job's end.
+    pub fn note_webhook(&mut self, access: &Access, url: &str) {
+        if access.audit.is_some() {
+            self.asked.told(url);
+        }
+    }
+
     /// Takes a place for a stream, to be held for as long as it runs.
     ///
     /// # Errors
@@ -260,6 +281,7 @@ impl Visit {
         let entry = Entry {
             trace_id: trace_id.as_deref(),
             at: SystemTime::now(),
+            op: None,
             request_id: end.request_id,
             key: self.key.as_ref().map(|key| &*key.name),
             address: self.address,
@@ -366,7 +388,7 @@ fn scope_of(route: Option<Route>, query: Option<&str>) -> Option<Scope> {
     }
 }
 
-fn check_bytes(key: &Key) -> Result<(), ApiError> {
+pub(super) fn check_bytes(key: &Key) -> Result<(), ApiError> {
     key.quota.overdrawn(Instant::now()).map_or(Ok(()), |wait| {
         let message = "this key has used up its bytes";
         Err(ApiError::new(ApiCode::RateLimited, message).retry_after(wait))
@@ -382,7 +404,15 @@ fn too_many(most: usize, what: &str) -> ApiError {
     refuse(ApiCode::RateLimited, &message)
 }
 
-fn refuse_over(reading: Option<Reading>, message: &str) -> Result<(), ApiError> {
+/// Whether there is memory for new work.
+pub(super) fn refuse_pressed(access: &Access) -> Result<(), ApiError> {
+    if access.pressed() {
+        return Err(refuse(ApiCode::Overloaded, "the server is short of memory"));
+    }
+    Ok(())
+}
+
+pub(super) fn refuse_over(reading: Option<Reading>, message: &str) -> Result<(), ApiError> {
     match reading.filter(|reading| !reading.allowed) {
         None => Ok(()),
         Some(reading) => {
