@@ -188,9 +188,7 @@ mod tests {
     #[test]
     fn a_key_stands_until_it_is_gone_or_may_not_crawl_and_has_its_new_limits() {
         let (secret, crawl) = generate("a", &[Scope::Crawl]).unwrap();
-        let keys = |text: &str| {
-            Keys::parse(text, &KeyLimits::default(), &Keys::default()).unwrap()
-        };
+        let keys = |text: &str| Keys::parse(text, &KeyLimits::default(), &Keys::default()).unwrap();
         let config = Config::default();
         let mut access = Access::start(&config).unwrap();
         access.keys = Some(super::super::Reloaded::new(std::path::PathBuf::new(), keys(&crawl)));
