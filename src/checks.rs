@@ -64,6 +64,12 @@ fn check_fetch(config: &Config) -> Vec<Wrong> {
             }
         }
     }
+    for prefix in &config.egress_nat64 {
+        let egress = Egress::new(&[], &[], &[]);
+        if let Err(error) = egress.and_then(|egress| egress.with_nat64(from_ref(prefix))) {
+            wrong.push(Wrong::new("egress.nat64", error));
+        }
+    }
     let proxy = config.egress_proxy.reveal();
     if !proxy.is_empty()
         && let Err(error) = Proxy::parse(proxy, parts::proxy_dns(config))

@@ -204,7 +204,7 @@ impl Reader {
 
 fn post(body: &str, accept: &str) -> String {
     format!(
-        "POST /crawl/stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+        "POST /crawl/stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Accept: {accept}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )

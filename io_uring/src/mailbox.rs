@@ -75,6 +75,12 @@ pub struct Sender<T> {
     shared: Arc<Shared<T>>,
 }
 
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
 /// The receiving end. It may be moved to the core that will receive; from its first wait on it belongs to that core.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,

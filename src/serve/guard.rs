@@ -118,6 +118,11 @@ impl Conn {
         Arc::clone(key.unwrap_or(&self.node.anonymous))
     }
 
+    /// Whether the key of the request in progress is still known.
+    pub(super) fn key_stands(&mut self) -> bool {
+        self.visit.stands(&self.access)
+    }
+
     /// Counts the URLs that the request asks for, and takes a place for its stream.
     ///
     /// # Errors

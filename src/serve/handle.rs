@@ -10,6 +10,7 @@ use super::streams;
 use super::transport::Transport;
 use super::ws;
 use super::{mcp, pages};
+use crate::config::Config;
 use crate::config::reload::{Outcome, Request};
 use crate::crawl::claims::Wish;
 use crate::crawl::live::{Live, Terms};
@@ -239,23 +240,29 @@ fn is_search(ask: &Ask) -> bool {
 }
 
 /// Counts what the request asks for, and takes the places that it needs: what is known to fail before
-/// the answer begins fails here. A search counts as the URLs that it may find, and links that are
-/// followed as those that may be.
+/// the answer begins fails here.
 pub(super) fn admit(
     conn: &mut Conn,
     request: &CrawlRequest,
 ) -> Result<Option<Arc<Place>>, ApiError> {
-    let most = request.urls_max(&conn.node.shared.config);
-    let query = request.search.as_ref().map(|searched| &searched.query);
-    let named = |at: usize| match query {
-        Some(query) => query.text.as_str(),
-        None => &request.urls[at % request.urls.len()],
-    };
-    let place = conn.begin_stream((0..most).map(named))?;
-    if let Some(query) = query {
-        conn.node.shared.search.admit(query, Instant::now())?;
+    let place = conn.begin_stream(asked_for(request, &conn.node.shared.config))?;
+    if let Some(searched) = &request.search {
+        conn.node.shared.search.admit(&searched.query, Instant::now())?;
     }
     Ok(place)
+}
+
+/// What a request counts as: a search as the URLs that it may find, each under its query's text, and
+/// links that are followed as those that may be.
+pub(super) fn asked_for<'a>(
+    request: &'a CrawlRequest,
+    config: &Config,
+) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+    let query = request.search.as_ref().map(|searched| searched.query.text.as_str());
+    (0..request.urls_max(config)).map(move |at| match query {
+        Some(query) => query,
+        None => &request.urls[at % request.urls.len()],
+    })
 }
 
 /// `POST /extract`: no fetch, the lane only.

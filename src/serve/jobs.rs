@@ -110,6 +110,9 @@ async fn create(conn: &mut Conn, ask: &Ask) -> Result<Result<View, ApiError>, Go
     if let Err(error) = conn.visit.ask(&access, asked) {
         return Ok(Err(error));
     }
+    if let Some(webhook) = &request.webhook {
+        conn.visit.note_webhook(&access, &webhook.url);
+    }
     let owner = Owner { principal: conn.principal(), idempotency_key: key, request_id };
     let id = Ulid::generate();
     if !jobs.in_redis() {

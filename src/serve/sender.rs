@@ -247,8 +247,20 @@ impl<'a> Sending<'a> {
         let socket = self.conn.socket.clone();
         let mut readable = pin!(socket.readable());
         loop {
+            if !self.conn.key_stands() {
+                // Who has lost the right to ask has lost the right to the answer.
+                return self.cut();
+            }
             self.rise();
-            self.fill();
+            let now = Instant::now();
+            let owed = self.conn.visit.overdrawn(now);
+            match owed {
+                None => self.fill(),
+                // What is in the log waits there until there are bytes for it, and its crawl with it.
+                Some(_) => {
+                    self.flush_held();
+                }
+            }
             self.ring.poll_gather(&mut self.conn.out);
             if !self.conn.out.is_empty() {
                 self.send_once().await?;
@@ -257,7 +269,7 @@ impl<'a> Sending<'a> {
                 if self.complete {
                     return Ok(());
                 }
-                self.wait(readable.as_mut()).await?;
+                self.wait(readable.as_mut(), owed.map(|owed| now + owed)).await?;
             }
         }
     }
@@ -359,15 +371,17 @@ impl<'a> Sending<'a> {
         Err(Gone)
     }
 
-    /// Waits for news, for the time of a heartbeat, or for the client to leave.
+    /// Waits for news, for the time of a heartbeat, until `paid`, or for the client to leave.
     async fn wait(
         &mut self,
         readable: Pin<&mut impl Future<Output = io::Result<()>>>,
+        paid: Option<Instant>,
     ) -> Result<(), Gone> {
         let news = self.reader.news.notified();
+        let soonest = paid.map_or(self.heartbeat_at, |paid| paid.min(self.heartbeat_at));
         let until = match self.peer {
-            Peer::Quiet => self.heartbeat_at,
-            Peer::Known(pause) => self.heartbeat_at.min(Instant::now() + pause),
+            Peer::Quiet => soonest,
+            Peer::Known(pause) => soonest.min(Instant::now() + pause),
         };
         let quiet = uring::time::sleep_until(until);
         let woken = match self.peer {

@@ -1,5 +1,5 @@
-//! The audit log: one JSON line for each request, of who asked for what, from where, and what came
-//! of it. Loops put lines into a bounded queue and never wait; a thread writes them.
+//! The audit log: one JSON line for each request, and for each op on a WebSocket, of who asked for
+//! what, from where, and what came of it. Loops put lines into a bounded queue and never wait; a thread writes them.
 
 use crate::limits::{AUDIT_LINES_MAX, AUDIT_URLS_MAX};
 use crate::observe::redact;
@@ -18,11 +18,22 @@ use std::time::{Duration, SystemTime};
 /// Bytes of a line's start, before its URLs.
 const LINE_BYTES: usize = 512;
 
-/// One request, over.
+/// What makes an entry one of an op on a WebSocket.
+#[derive(Debug, Clone, Copy)]
+pub struct Op<'a> {
+    /// Its name; `unknown` where it could not be read.
+    pub name: &'a str,
+    /// The stream that it was about.
+    pub stream_id: Option<&'a str>,
+}
+
+/// One request or one op, over.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     /// When it ended.
     pub at: SystemTime,
+    /// Of an op.
+    pub op: Option<Op<'a>>,
     /// Its id.
     pub request_id: Option<&'a str>,
     /// Its client's trace.
@@ -52,6 +63,7 @@ pub struct Entry<'a> {
 pub struct Asked {
     count: usize,
     first: Vec<String>,
+    webhook: Option<String>,
 }
 
 impl Asked {
@@ -61,7 +73,13 @@ impl Asked {
         Self {
             count,
             first: urls.take(AUDIT_URLS_MAX).map(|url| redact::Url(url).to_string()).collect(),
+            webhook: None,
         }
+    }
+
+    /// Notes who is to be told of its end.
+    pub fn told(&mut self, webhook: &str) {
+        self.webhook = Some(redact::Url(webhook).to_string());
     }
 }
 
@@ -72,7 +90,14 @@ impl Entry<'_> {
         let mut out = BytesMut::with_capacity(LINE_BYTES);
         out.put_slice(b"{\"ts\":\"");
         out.put_slice(&rfc3339_millis(self.at));
-        out.put_slice(b"\",\"event\":\"request\"");
+        out.put_slice(b"\",\"event\":");
+        json::string(&mut out, if self.op.is_some() { "op" } else { "request" });
+        if let Some(op) = self.op {
+            out.put_slice(b",\"op\":");
+            json::string(&mut out, op.name);
+            out.put_slice(b",\"stream_id\":");
+            json::string_or_null(&mut out, op.stream_id);
+        }
         let target = self.target.map(|target| redact::Url(target).to_string());
         for (name, text) in [
             (&b",\"request_id\":"[..], self.request_id),
@@ -100,7 +125,12 @@ impl Entry<'_> {
             out.put_slice(if at > 0 { b"," } else { b"" });
             json::string(&mut out, url);
         }
-        out.put_slice(b"]}\n");
+        out.put_slice(b"]");
+        if let Some(webhook) = &self.urls.webhook {
+            out.put_slice(b",\"webhook\":");
+            json::string(&mut out, webhook);
+        }
+        out.put_slice(b"}\n");
         out.into()
     }
 }
@@ -216,6 +246,7 @@ mod tests {
     fn entry<'a>(target: &'a str, urls: &'a Asked) -> Entry<'a> {
         Entry {
             at: SystemTime::UNIX_EPOCH,
+            op: None,
             request_id: Some("r-1"),
             trace_id: None,
             key: Some("ci"),
@@ -246,6 +277,22 @@ mod tests {
         assert_eq!(told["status"], 429);
         assert_eq!(told["urls"], 2);
         assert_eq!(told["first_urls"][1], "http://b/");
+    }
+
+    #[test]
+    fn an_op_has_its_name_and_a_job_the_url_that_is_told_of_its_end() {
+        let mut asked = Asked::default();
+        asked.told("https://u:PASS@h/hook?token=T0KEN");
+        let op = Some(Op { name: "crawl", stream_id: Some("01J") });
+        let line = Entry { op, ..entry("/crawl/ws", &asked) }.line();
+        let told: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&told["event"], &told["op"]), (&"op".into(), &"crawl".into()));
+        assert_eq!(told["stream_id"], "01J");
+        assert_eq!(told["webhook"], "https://***@h/hook?token=***");
+        let plain = entry("/", &Asked::default()).line();
+        let told: serde_json::Value = serde_json::from_slice(&plain).unwrap();
+        assert_eq!(told["event"], "request");
+        assert!(told.get("op").is_none() && told.get("webhook").is_none());
     }
 
     #[test]

@@ -130,6 +130,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// What it is found by.
+    pub(super) const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
     /// Whether it may be used for that.
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {

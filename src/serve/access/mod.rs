@@ -5,6 +5,8 @@
 pub mod audit;
 pub mod cors;
 pub mod keys;
+pub mod names;
+pub mod peer;
 pub mod proxies;
 pub mod quota;
 pub mod rate;
@@ -14,24 +16,26 @@ pub mod visit;
 
 use super::tls;
 use crate::cluster::Cluster;
-use crate::config::{Config, Wrong};
-use crate::limits::CORS_ORIGINS_MAX;
-use crate::observe::process::Process;
+use crate::config::{Config, MemoryLimit, Wrong};
+use crate::limits::{CORS_ORIGINS_MAX, HOSTS_NAMED_MAX};
+use crate::observe::process::{Process, memory_total};
 use crate::proto::forwarded::ForwardedField;
 use arc_swap::ArcSwap;
 use audit::Audit;
 use cors::Cors;
 use governor::clock::DefaultClock;
-use keys::{Keys, KeysError};
+use keys::{Key, Keys, KeysError};
+use names::Names;
 use proxies::Networks;
 use quota::KeyLimits;
 use rate::AddressRate;
 use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use table::{AddressKey, Counted, Counts, Full};
+use uring::mailbox::{self, Receiver, Sender};
 
 /// Why a server's access settings can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +67,17 @@ const PROXIES_NEEDED: &str = "needs server.trusted_proxies: who may send it";
 #[derive(Debug)]
 pub struct Access {
     keys: Option<Reloaded<Keys>>,
+    /// How often keys were put in force: who holds one looks for it again when that has changed.
+    keys_version: AtomicU64,
+    /// Who is told that they were.
+    told: Mutex<Vec<Sender<()>>>,
     tls: Option<Reloaded<ServerConfig>>,
     tls_key: PathBuf,
     /// Whether trusted proxies begin their connections with the PROXY protocol.
     pub proxy_protocol: bool,
     proxies: Networks,
     forwarded_field: ForwardedField,
+    names: Names,
     cors: Cors,
     requests: Option<AddressRate>,
     failures: Option<AddressRate>,
@@ -88,6 +97,12 @@ pub struct Access {
 struct Reloaded<T> {
     path: PathBuf,
     now: ArcSwap<T>,
+}
+
+impl<T> Reloaded<T> {
+    fn new(path: PathBuf, now: impl Into<Arc<T>>) -> Self {
+        Self { path, now: ArcSwap::new(now.into()) }
+    }
 }
 
 /// Keys and certificate, read and not yet in force.
@@ -111,7 +126,7 @@ impl Access {
         let keys = match &config.auth_keys_file {
             Some(path) => {
                 let keys = Keys::load(path, &key_defaults, &Keys::default())?;
-                Some(Reloaded { path: path.clone(), now: ArcSwap::from_pointee(keys) })
+                Some(Reloaded::new(path.clone(), keys))
             }
             None => None,
         };
@@ -119,7 +134,7 @@ impl Access {
             (Some(cert), Some(key)) => {
                 let loaded =
                     tls::server_config(cert, key).map_err(|what| setting("tls.cert", what))?;
-                Some(Reloaded { path: cert.clone(), now: ArcSwap::new(loaded) })
+                Some(Reloaded::new(cert.clone(), loaded))
             }
             (None, None) => None,
             _ => {
@@ -131,7 +146,7 @@ impl Access {
         if config.proxy_protocol && proxies.is_empty() {
             return Err(setting("server.proxy_protocol", PROXIES_NEEDED.to_owned()));
         }
-        let cors = Cors::new(&config.cors_origins).map_err(|what| setting("cors.origins", what))?;
+        let (names, cors) = browsers(config)?;
         let audit =
             match &config.audit_file {
                 Some(path) => Some(Audit::start(path).map_err(|error| {
@@ -142,11 +157,14 @@ impl Access {
         let most = config.address_connections;
         Ok(Self {
             keys,
+            keys_version: AtomicU64::new(0),
+            told: Mutex::default(),
             tls,
             tls_key: config.tls_key.clone().unwrap_or_default(),
             proxy_protocol: config.proxy_protocol,
             proxies,
             forwarded_field: config.forwarded_field,
+            names,
             cors,
             requests: AddressRate::per_minute(
                 config.address_requests_per_min,
@@ -162,7 +180,7 @@ impl Access {
             connections_max: if most == 0 { config.connections_max.div_ceil(4) } else { most },
             loopback_connections_max: most,
             audit,
-            memory_bytes_max: config.memory_bytes_max,
+            memory_bytes_max: memory_bytes_max(config.memory_bytes_max),
             pressed: AtomicBool::new(false),
             cluster: OnceLock::new(),
         })
@@ -210,6 +228,13 @@ impl Access {
                 wrong.push(Wrong::new("cors.origins", what));
             }
         }
+        let hosts = &config.hosts;
+        let size = if hosts.len() > HOSTS_NAMED_MAX { hosts.len() } else { 1 };
+        for some in hosts.chunks(size) {
+            if let Err(what) = Names::new(some) {
+                wrong.push(Wrong::new("server.hosts", what));
+            }
+        }
         if let Some(path) = &config.audit_file
             && let Err(error) = audit::check(path)
         {
@@ -253,8 +278,8 @@ impl Access {
     /// files that were.
     pub fn take_over(&self, read: ReadAgain) -> Vec<&'static str> {
         let mut files = Vec::new();
-        if let (Some(keys), Some(read)) = (&self.keys, read.keys) {
-            keys.now.store(read);
+        if let Some(read) = read.keys {
+            self.put_keys(read);
             files.push("auth.keys_file");
         }
         if let (Some(tls), Some(read)) = (&self.tls, read.tls) {
@@ -268,6 +293,44 @@ impl Access {
         files
     }
 
+    fn put_keys(&self, read: Arc<Keys>) {
+        let Some(keys) = &self.keys else { return };
+        keys.now.store(read);
+        self.keys_version.fetch_add(1, Ordering::Release);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who has not read the last word yet will see this one with it.
+        for core in told.iter() {
+            let _ = core.try_send(());
+        }
+    }
+
+    /// A word for each time that keys are put in force, for the core that calls it.
+    #[must_use]
+    pub fn key_changes(&self) -> Receiver<()> {
+        let (to, words) = mailbox::channel(1);
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(to);
+        words
+    }
+
+    /// How often keys were put in force; to be read before a key is looked up.
+    #[must_use]
+    pub fn keys_version(&self) -> u64 {
+        self.keys_version.load(Ordering::Acquire)
+    }
+
+    /// Looks whether a key that was found at version `seen` is still there, and takes it as it is now:
+    /// its name, scopes and limits may be others. Costs nothing while no keys were read.
+    pub fn renew(&self, key: &mut Option<Arc<Key>>, seen: &mut u64) -> bool {
+        let version = self.keys_version();
+        let (Some(keys), Some(held)) = (&self.keys, &mut *key) else { return true };
+        if *seen == version {
+            return true;
+        }
+        let Some(found) = keys.now.load().find(held.digest()).cloned() else { return false };
+        (*held, *seen) = (found, version);
+        true
+    }
+
     /// Looks at the process' memory. Blocks some 100 µs: for the control thread.
     pub fn measure_memory(&self) {
         let resident = Process::read().resident_bytes.unwrap_or_default();
@@ -275,6 +338,12 @@ impl Access {
         if self.pressed.swap(pressed, Ordering::Relaxed) != pressed {
             tracing::warn!(resident, pressed, "memory against limits.memory_bytes_max");
         }
+    }
+
+    /// Resident bytes above which no new work is taken; 0 for no limit.
+    #[must_use]
+    pub const fn memory_bytes_max(&self) -> u64 {
+        self.memory_bytes_max
     }
 
     /// Whether memory is looked at, at all.
@@ -332,6 +401,21 @@ fn is_for_anybody(config: &Config) -> bool {
     config.auth_keys_file.is_none() && !config.auth_open && !config.listen.ip().is_loopback()
 }
 
+/// By what names it goes, and whose pages may ask.
+fn browsers(config: &Config) -> Result<(Names, Cors), AccessError> {
+    let setting = |setting, what: String| AccessError::Setting { setting, what };
+    let names = Names::new(&config.hosts).map_err(|what| setting("server.hosts", what))?;
+    let cors = Cors::new(&config.cors_origins).map_err(|what| setting("cors.origins", what))?;
+    Ok((names, cors))
+}
+
+fn memory_bytes_max(limit: MemoryLimit) -> u64 {
+    match limit {
+        MemoryLimit::Auto => memory_total().map_or(0, |total| total / 5 * 4),
+        MemoryLimit::Bytes(bytes) => bytes,
+    }
+}
+
 fn key_defaults(config: &Config) -> KeyLimits {
     KeyLimits {
         requests_per_min: config.key_requests_per_min,
@@ -377,6 +461,7 @@ mod tests {
             ("server.trusted_proxies", "proxy.example", "server.trusted_proxies"),
             ("server.proxy_protocol", "true", "server.trusted_proxies"),
             ("cors.origins", "example.com", "cors.origins"),
+            ("server.hosts", "http://a", "server.hosts"),
             ("tls.cert", "/none", "go together"),
             ("auth.keys_file", "/none", "auth.keys_file: /none"),
             ("audit.file", "/none/a", "audit.file"),
@@ -408,6 +493,18 @@ mod tests {
         config.audit_file = Some(folder);
         let wrong = Access::check(&config);
         assert!(wrong[6].to_string().starts_with("audit.file: "), "{wrong:?}");
+    }
+
+    #[test]
+    fn memory_has_a_limit_unless_told_otherwise() {
+        let limit = |value: &str| {
+            start(|config| config.set("limits.memory_bytes_max", value).unwrap()).unwrap()
+        };
+        assert_eq!(limit("auto").memory_bytes_max(), memory_total().unwrap() / 5 * 4);
+        assert!(start(|_| {}).unwrap().watches_memory());
+        assert_eq!(limit("7").memory_bytes_max(), 7);
+        assert!(!limit("0").watches_memory());
+        assert!(Config::default().set("limits.memory_bytes_max", "much").is_err());
     }
 
     #[test]

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// When to come back where no time can be computed: something that runs has to end first.
 const SOON: Duration = Duration::from_secs(1);
 
+/// Bytes of an answer after which the other nodes hear of them.
+const TOLD_BYTES: u64 = 64 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Visit {
@@ -33,8 +36,16 @@ pub struct Visit {
     /// Where it stands in its client's trace, as a valid `traceparent` says.
     pub trace: Option<TraceContext>,
     key: Option<Arc<Key>>,
+    /// The reading of the keys that it was found in.
+    seen: u64,
+    /// Bytes that were paid for since the other nodes were told.
+    untold: u64,
     credential: Credential,
     origin: Verdict,
+    /// Whether it names this server.
+    named: bool,
+    /// Whether a page elsewhere has it made, and not to be shown itself.
+    foreign: bool,
     /// Whether a browser asks if it may ask (Fetch standard, "CORS-preflight request").
     preflight: bool,
     method: Option<Method>,
@@ -60,8 +71,12 @@ impl Visit {
             refused: None,
             trace: None,
             key: None,
+            seen: 0,
+            untold: 0,
             credential: Credential::None,
             origin: Verdict::Same,
+            named: true,
+            foreign: false,
             preflight: false,
             method: None,
             target: None,
@@ -100,7 +115,16 @@ impl Visit {
                 offered.filter(|_| route == Some(Route::CrawlWs)),
             );
         }
-        visit.origin = access.cors.judge(request.field("origin"), request.host(), access.is_open());
+        let open = access.is_open();
+        // What asks for a key has nothing to fear of a browser: it sends none by itself. And a browser
+        // always has a `Host`.
+        visit.named = !open || request.host().is_none_or(|host| access.names.know(host));
+        visit.origin = access.cors.judge(request.field("origin"), request.host(), visit.named);
+        let shown = route.is_some_and(Route::is_page)
+            && request.field("sec-fetch-mode").is_some_and(|mode| mode == b"navigate");
+        visit.foreign = open
+            && !shown
+            && access.cors.is_foreign(&visit.origin, request.field("sec-fetch-site"));
         visit.preflight = visit.origin != Verdict::Same
             && request.method() == Method::Options
             && request.field("access-control-request-method").is_some();
@@ -121,6 +145,17 @@ impl Visit {
     #[must_use]
     pub const fn key(&self) -> Option<&Arc<Key>> {
         self.key.as_ref()
+    }
+
+    /// The key with the reading of the keys that it was found in, and the target: what is known of a
+    /// connection that goes over to another protocol.
+    pub fn hand_over(&mut self) -> ((Option<Arc<Key>>, u64), Option<Box<str>>) {
+        ((self.key.clone(), self.seen), self.target.clone())
+    }
+
+    /// Whether its key is still known.
+    pub fn stands(&mut self, access: &Access) -> bool {
+        access.renew(&mut self.key, &mut self.seen)
     }
 
     /// Decides on the request; what it holds while it is worked on.
@@ -147,7 +182,11 @@ impl Visit {
         if self.method == Some(Method::Options) {
             return Ok(held);
         }
-        if self.origin == Verdict::Refused {
+        if !self.named {
+            let message = "this server does not go by the name in Host (server.hosts)";
+            return Err(ApiError::new(ApiCode::Forbidden, message));
+        }
+        if self.origin == Verdict::Refused || self.foreign {
             let message = "requests of that origin are not allowed here (cors.origins)";
             return Err(ApiError::new(ApiCode::Forbidden, message));
         }
@@ -172,15 +211,15 @@ impl Visit {
             check_bytes(&key)?;
             held._by_key = key.quota.begin_request().map_err(|most| too_many(most, "requests"))?;
         }
-        if access.pressed() && matches!(scope_of(route, query), Some(Scope::Crawl | Scope::Extract))
-        {
-            return Err(refuse(ApiCode::Overloaded, "the server is short of memory"));
+        if matches!(scope_of(route, query), Some(Scope::Crawl | Scope::Extract)) {
+            refuse_pressed(access)?;
         }
         Ok(held)
     }
 
     fn authenticate(&mut self, access: &Access, address: AddressKey) -> Result<(), ApiError> {
         let Some(keys) = &access.keys else { return Ok(()) };
+        self.seen = access.keys_version();
         let found = match &self.credential {
             Credential::Digest(digest) => keys.now.load().find(digest).cloned(),
             _ => None,
@@ -232,6 +271,13 @@ impl Visit {
         taken
     }
 
+    /// Notes for the audit log who is to be told of a job's end.
+    pub fn note_webhook(&mut self, access: &Access, url: &str) {
+        if access.audit.is_some() {
+            self.asked.told(url);
+        }
+    }
+
     /// Takes a place for a stream, to be held for as long as it runs.
     ///
     /// # Errors
@@ -249,17 +295,34 @@ impl Visit {
         key.quota.begin_connection().map_err(|most| too_many(most, "connections"))
     }
 
-    /// The request is over: pays for its bytes and notes it. `false` where the note was dropped.
-    pub fn finish(&self, access: &Access, end: &End<'_>) -> bool {
-        if let Some(key) = &self.key {
-            key.quota.charge(Instant::now(), end.bytes);
+    /// Pays for bytes of the answer that were sent.
+    pub fn charge(&mut self, access: &Access, bytes: u64) {
+        let Some(key) = self.key.as_ref().filter(|key| key.quota.limits().bytes_per_min > 0) else {
+            return;
+        };
+        key.quota.charge(Instant::now(), bytes);
+        self.untold += bytes;
+        if self.untold >= TOLD_BYTES {
+            self.untold = 0;
             self.tell_nodes(access);
         }
+    }
+
+    /// How long no more of a stream is sent, because the key has used up its bytes.
+    #[must_use]
+    pub fn overdrawn(&self, now: Instant) -> Option<Duration> {
+        self.key.as_ref()?.quota.overdrawn(now)
+    }
+
+    /// The request is over: notes it. `false` where the note was dropped.
+    pub fn finish(&self, access: &Access, end: &End<'_>) -> bool {
+        self.tell_nodes(access);
         let Some(audit) = &access.audit else { return true };
         let trace_id = self.trace.as_ref().map(TraceContext::trace_id_text);
         let entry = Entry {
             trace_id: trace_id.as_deref(),
             at: SystemTime::now(),
+            op: None,
             request_id: end.request_id,
             key: self.key.as_ref().map(|key| &*key.name),
             address: self.address,
@@ -366,7 +429,7 @@ fn scope_of(route: Option<Route>, query: Option<&str>) -> Option<Scope> {
     }
 }
 
-fn check_bytes(key: &Key) -> Result<(), ApiError> {
+pub(super) fn check_bytes(key: &Key) -> Result<(), ApiError> {
     key.quota.overdrawn(Instant::now()).map_or(Ok(()), |wait| {
         let message = "this key has used up its bytes";
         Err(ApiError::new(ApiCode::RateLimited, message).retry_after(wait))
@@ -382,7 +445,15 @@ fn too_many(most: usize, what: &str) -> ApiError {
     refuse(ApiCode::RateLimited, &message)
 }
 
-fn refuse_over(reading: Option<Reading>, message: &str) -> Result<(), ApiError> {
+/// Whether there is memory for new work.
+pub(super) fn refuse_pressed(access: &Access) -> Result<(), ApiError> {
+    if access.pressed() {
+        return Err(refuse(ApiCode::Overloaded, "the server is short of memory"));
+    }
+    Ok(())
+}
+
+pub(super) fn refuse_over(reading: Option<Reading>, message: &str) -> Result<(), ApiError> {
     match reading.filter(|reading| !reading.allowed) {
         None => Ok(()),
         Some(reading) => {

@@ -1,5 +1,6 @@
 //! One stream on a socket: its place in the log, its credit and its turn.
 
+use super::super::access::peer::Noted;
 use super::super::sender::{Reader, event_kind};
 use crate::crawl::node::Node;
 use crate::observe::Core;
@@ -52,6 +53,10 @@ pub(super) struct Attached {
     /// `{"id":"…",`: what stands in front of an event instead of its `{`.
     pub(super) prefix: Bytes,
     pub(super) marks: Marks,
+    /// The op that it is sent for, for the audit log.
+    pub(super) noted: Option<Noted>,
+    /// Bytes of its events so far.
+    pub(super) bytes: u64,
     /// The last durable event that was taken for this socket.
     pub(super) taken_seq: Option<u64>,
     credit: Credit,
@@ -84,6 +89,8 @@ impl Attached {
             id: id.into(),
             prefix: prefix.freeze(),
             marks: Marks::new(now),
+            noted: None,
+            bytes: 0,
             taken_seq: None,
             credit: Credit::default(),
             reader,
@@ -122,6 +129,7 @@ impl Attached {
             return Next::Nothing;
         };
         self.allowance -= i64::try_from(event.len()).unwrap_or(i64::MAX);
+        self.bytes += (self.prefix.len() + event.len()) as u64 - 1;
         self.taken = true;
         if event.kind.durable() {
             self.taken_seq = Some(event.seq);

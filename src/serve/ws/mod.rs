@@ -19,6 +19,10 @@
 //! is one, goes on), `added` with `index`, `count` and `total`, `pong` with `timestamp`, and
 //! `status` with the socket's `streams`.
 //!
+//! `crawl`, `deepsearch`, `add`, `resume` and `status` are held to the rates of the client's key and
+//! address as requests are; the others only make room, or are cheap. A socket whose key is revoked is
+//! closed with 1008.
+//!
 //! A socket that ends leaves its streams to their resume windows.
 
 mod attached;
@@ -33,7 +37,7 @@ mod socket;
 
 pub use socket::run;
 
-use super::access::keys::Key;
+use super::access::peer::Peer;
 use super::access::table::Counted;
 use super::ask::Ask;
 use super::conn::{Conn, Gone};
@@ -44,7 +48,6 @@ use crate::crawl::node::Node;
 use crate::error::{ApiCode, ApiError};
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::RequestId;
-use crate::observe::traceparent::TraceContext;
 use crate::proto::h1::Request;
 use crate::proto::ws::extension::Policy;
 use crate::proto::ws::handshake::{self, Accepted, CRAWL_SUBPROTOCOL, Offer, Rejection};
@@ -59,17 +62,13 @@ use uring::arena::Buf;
 pub struct Upgraded {
     node: Rc<Node>,
     socket: Socket,
-    /// The key that the socket was opened with.
-    key: Option<Arc<Key>>,
+    /// Who has opened the socket.
+    peer: Peer,
     /// The places that the connection has.
     held: (Option<Counted>, Option<Place>),
     session: Session,
     /// Frames that came glued to the handshake.
     glued: Option<Buf>,
-    /// The client's own id for its request.
-    request_id: Option<RequestId>,
-    /// Where the socket stands in its client's trace.
-    trace: Option<Box<TraceContext>>,
     /// Whose streams it begins and may see.
     principal: Arc<str>,
 }
@@ -120,17 +119,18 @@ pub(super) async fn upgrade(conn: &mut Conn, ask: Box<Ask>) -> Result<(), Gone> 
     let glued = conn.start_upgrade("websocket", &fields)?;
     conn.flush(Instant::now()).await?;
     conn.node.observe.count(Counter::WsOpened);
+    let (key, target) = conn.visit.hand_over();
+    let mut peer = Peer::new(Arc::clone(&conn.access), conn.visit.address, key, target);
+    (peer.request_id, peer.trace) = (id, trace);
     let session =
         Session::new(Instant::now(), session_config(&conn.node.shared.config), accepted.deflate);
     conn.upgraded = Some(Box::new(Upgraded {
         node: Rc::clone(&conn.node),
         socket: conn.socket.clone(),
-        key: conn.visit.key().cloned(),
+        peer,
         held: (conn.counted.take(), conn.place.take()),
         session,
         glued,
-        request_id: id,
-        trace,
         principal: conn.principal(),
     }));
     Err(Gone)

@@ -1,6 +1,8 @@
 //! What each op does.
 
+use super::super::access::peer::{Noted, Outcome};
 use super::super::access::visit;
+use super::super::handle::asked_for;
 use super::super::sender::Reader;
 use super::attached::Attached;
 use super::op::{Op, Refused};
@@ -25,14 +27,43 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 impl Socket {
     /// Obeys an op, or says why not.
     pub(super) async fn obey(&mut self, op: Op, now: Instant) {
-        let counts = matches!(op, Op::Crawl { .. } | Op::Deepsearch { .. } | Op::Add { .. });
-        let key = self.key.clone().filter(|_| counts);
-        if let Some(key) = &key {
-            key.catch_up(&self.node.shared.cluster).await;
+        if !self.check_key() {
+            return;
         }
-        let done = match op {
+        let mut noted = self.begin_note(&op, now);
+        let stream_id = noted.as_ref().and_then(|_| self.stream_id(op.id()?));
+        let answered = self.answered;
+        let admitted = match op.works() {
+            Some(works) => self.peer.admit(works).await,
+            None => Ok(()),
+        };
+        let done = match admitted {
+            Ok(()) => self.carry_out(op, now, &mut noted).await,
+            Err(error) => Err(Refused::state(op.id().map(str::to_owned), error)),
+        };
+        self.peer.tell_nodes();
+        let (word, status) = match &done {
+            Ok(()) => ("ok", 200),
+            Err(refused) => (refused.code.as_str(), refused.code.status()),
+        };
+        if let Err(refused) = &done {
+            self.refuse(refused);
+        }
+        let bytes = self.answered - answered;
+        let outcome = Outcome { word, status, stream_id: stream_id.as_deref(), bytes };
+        self.count_note(self.peer.note(noted, &outcome));
+    }
+
+    /// Does what an op says. The note of one that begins to send a stream goes with that.
+    async fn carry_out(
+        &mut self,
+        op: Op,
+        now: Instant,
+        noted: &mut Option<Noted>,
+    ) -> Result<(), Refused> {
+        match op {
             Op::Crawl { id, request, credit } | Op::Deepsearch { id, request, credit } => {
-                self.crawl(id, request, credit, now)
+                self.crawl(id, request, credit, now, noted)
             }
             Op::Cancel { id } => self.cancel(&id),
             Op::Add { id, urls } => self.add(&id, &urls).await,
@@ -42,7 +73,9 @@ impl Socket {
                 self.named(&id).map(|named| named.set_credit(&node, |credit| credit.grant(n)))
             }
             Op::Resume { id, stream_id, after, credit } => {
-                self.resume(id, &stream_id, after, credit, now).await
+                let attached = self.resume(id, &stream_id, after, now).await?;
+                self.join(attached, credit, noted);
+                Ok(())
             }
             Op::Ping { id } => {
                 self.answer(reply::pong(id.as_deref(), SystemTime::now()));
@@ -53,13 +86,44 @@ impl Socket {
                 self.answer(text);
                 Ok(())
             }
+        }
+    }
+
+    /// Answers a message that is no op; it takes of the rates what an op would.
+    pub(super) async fn refuse_unread(&mut self, refused: Refused, now: Instant) {
+        if !self.check_key() {
+            return;
+        }
+        let noted = self.peer.begin_note("unknown", std::iter::empty(), now);
+        let refused = match self.peer.admit(false).await {
+            Ok(()) => refused,
+            Err(error) => Refused::state(refused.id, error),
         };
-        if let Some(key) = &key {
-            key.tell(&self.node.shared.cluster);
+        self.peer.tell_nodes();
+        let answered = self.answered;
+        self.refuse(&refused);
+        let (word, status) = (refused.code.as_str(), refused.code.status());
+        let bytes = self.answered - answered;
+        let outcome = Outcome { word, status, stream_id: None, bytes };
+        self.count_note(self.peer.note(noted, &outcome));
+    }
+
+    /// Begins the line that an op has in the audit log, if it has one.
+    fn begin_note(&self, op: &Op, now: Instant) -> Option<Noted> {
+        let (peer, name) = (&self.peer, op.name());
+        match op {
+            Op::Crawl { request, .. } | Op::Deepsearch { request, .. } => {
+                peer.begin_note(name, asked_for(request, &self.node.shared.config), now)
+            }
+            Op::Add { urls, .. } => peer.begin_note(name, urls.iter().map(|url| &**url), now),
+            Op::Cancel { .. } | Op::Resume { .. } => peer.begin_note(name, std::iter::empty(), now),
+            Op::Ack { .. } | Op::Credit { .. } | Op::Ping { .. } | Op::Status { .. } => None,
         }
-        if let Err(refused) = done {
-            self.refuse(&refused);
-        }
+    }
+
+    fn stream_id(&self, id: &str) -> Option<Box<str>> {
+        let named = self.streams.iter().find(|attached| *attached.id == *id)?;
+        Some(named.stream().id_text.clone())
     }
 
     /// Answers an op that is not obeyed; the socket stays open.
@@ -74,10 +138,11 @@ impl Socket {
         request: CrawlRequest,
         credit: Option<u32>,
         now: Instant,
+        noted: &mut Option<Noted>,
     ) -> Result<(), Refused> {
         self.free_place(&id)?;
         self.node.admit().map_err(|error| Refused::state(Some(id.clone()), error))?;
-        let key = self.key.as_deref();
+        let key = self.peer.key().map(|key| &**key);
         let query = request.search.as_ref().map(|searched| &searched.query);
         let (searches, most) = (query.is_some(), request.urls_max(&self.node.shared.config));
         let place = visit::begin_stream(key)
@@ -98,16 +163,16 @@ impl Socket {
             background: None,
             order: OrderName::Completion,
             resumable: true,
-            request_id: self.node.request_id(self.request_id.clone()),
+            request_id: self.node.request_id(self.peer.request_id.clone()),
         };
         let (node, news) = (Rc::clone(&self.node), Rc::clone(&self.news));
         let reader = Live::start(&node, request, terms, |stream| {
-            if let Some(trace) = self.trace.as_deref() {
+            if let Some(trace) = self.peer.trace.as_deref() {
                 stream.join_trace(trace);
             }
             Reader::attach_with(&node, stream, None, news)
         });
-        self.join(id, reader, credit, now);
+        self.join(Attached::new(id, reader, now), credit, noted);
         Ok(())
     }
 
@@ -116,9 +181,8 @@ impl Socket {
         id: Option<String>,
         stream_id: &str,
         after: Option<u64>,
-        credit: Option<u32>,
         now: Instant,
-    ) -> Result<(), Refused> {
+    ) -> Result<Attached, Refused> {
         let id = id.unwrap_or_else(|| stream_id.chars().take(ulid::ULID_LEN).collect());
         self.free_place(&id)?;
         let unknown = |_| ApiError::new(ApiCode::NotFound, "there is no stream of this id");
@@ -134,12 +198,12 @@ impl Socket {
         self.node.observe.count(Counter::StreamsResumed);
         // A crawl that waits for a reader may go on.
         self.node.look_at(stream.owner(), stream.id());
-        self.join(id, reader, credit, now);
-        Ok(())
+        Ok(Attached::new(id, reader, now))
     }
 
-    fn join(&mut self, id: String, reader: Reader, credit: Option<u32>, now: Instant) {
-        let mut attached = Box::new(Attached::new(id, reader, now));
+    fn join(&mut self, attached: Attached, credit: Option<u32>, noted: &mut Option<Noted>) {
+        let mut attached = Box::new(attached);
+        attached.noted = noted.take();
         if let Some(n) = credit {
             attached.set_credit(&self.node, |credit| credit.grant(n));
         }
@@ -156,7 +220,7 @@ impl Socket {
     }
 
     async fn add(&mut self, id: &str, urls: &[Text]) -> Result<(), Refused> {
-        visit::take_urls(self.key.as_deref(), urls.len())
+        visit::take_urls(self.peer.key().map(|key| &**key), urls.len())
             .map_err(|error| Refused::state(Some(id.to_owned()), error))?;
         let named = self.named(id)?.stream();
         let place = (named.owner(), named.id());

@@ -24,6 +24,51 @@ pub(super) enum Op {
     Status { id: Option<String> },
 }
 
+impl Op {
+    /// What it is called.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Crawl { .. } => "crawl",
+            Self::Deepsearch { .. } => "deepsearch",
+            Self::Cancel { .. } => "cancel",
+            Self::Add { .. } => "add",
+            Self::Ack { .. } => "ack",
+            Self::Credit { .. } => "credit",
+            Self::Resume { .. } => "resume",
+            Self::Ping { .. } => "ping",
+            Self::Status { .. } => "status",
+        }
+    }
+
+    /// The client's name for what it is about.
+    pub(super) fn id(&self) -> Option<&str> {
+        match self {
+            Self::Crawl { id, .. }
+            | Self::Deepsearch { id, .. }
+            | Self::Cancel { id }
+            | Self::Add { id, .. }
+            | Self::Ack { id, .. }
+            | Self::Credit { id, .. } => Some(id),
+            Self::Resume { id, .. } | Self::Ping { id } | Self::Status { id } => id.as_deref(),
+        }
+    }
+
+    /// Whether it takes of the rates of its client, as a request would, and then whether there has to be
+    /// memory for it. What only makes room is never refused.
+    pub(super) const fn works(&self) -> Option<bool> {
+        match self {
+            Self::Crawl { .. }
+            | Self::Deepsearch { .. }
+            | Self::Add { .. }
+            | Self::Resume { .. } => Some(true),
+            Self::Status { .. } => Some(false),
+            Self::Cancel { .. } | Self::Ack { .. } | Self::Credit { .. } | Self::Ping { .. } => {
+                None
+            }
+        }
+    }
+}
+
 /// An op that is not obeyed.
 #[derive(Debug)]
 pub(super) struct Refused {

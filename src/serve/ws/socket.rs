@@ -3,7 +3,7 @@
 //! Reading goes on while a send is stalled: a peer is judged by what it says, and may want to cancel
 //! the very stream that fills its connection. While nothing is to be said no buffer is held.
 
-use super::super::access::keys::Key;
+use super::super::access::peer::{Outcome, Peer};
 use super::super::conn::Gone;
 use super::super::socket;
 use super::Upgraded;
@@ -14,8 +14,6 @@ use crate::crawl::node::Node;
 use crate::error::{ApiCode, ApiError};
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Way};
-use crate::observe::request_id::RequestId;
-use crate::observe::traceparent::TraceContext;
 use crate::proto::ws::{CloseCode, Event, SendError, Session, Status};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -41,8 +39,8 @@ const DEFLATE_TURN_BYTES: usize = 32 * 1024;
 pub(super) struct Socket {
     pub(super) node: Rc<Node>,
     socket: socket::Socket,
-    /// The key that it was opened with: its limits hold for what is begun here.
-    pub(super) key: Option<Arc<Key>>,
+    /// Who has opened it.
+    pub(super) peer: Peer,
     session: Session,
     /// The streams that are sent here; whose turn it is stands in front.
     pub(super) streams: VecDeque<Box<Attached>>,
@@ -50,11 +48,11 @@ pub(super) struct Socket {
     leaving: Vec<Marks>,
     /// Raised when a stream has something new, and when the server stops.
     pub(super) news: Rc<Notify>,
-    pub(super) request_id: Option<RequestId>,
-    pub(super) trace: Option<Box<TraceContext>>,
     /// Whose streams it begins and may see.
     pub(super) principal: Arc<str>,
     outbox: Option<Box<Outbox>>,
+    /// Bytes of answers to ops so far.
+    pub(super) answered: u64,
     /// What was read and not obeyed yet: answers to what stood before it wait to be sent.
     unread: Option<Buf>,
     /// Whether our side of the socket is shut.
@@ -63,25 +61,24 @@ pub(super) struct Socket {
 
 /// Serves a WebSocket to its end. `news` is raised when the server stops.
 pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
-    let Upgraded { node, socket, key, held, session, glued, request_id, trace, principal } =
-        *upgraded;
+    let Upgraded { node, socket, peer, held, session, glued, principal } = *upgraded;
     let mut this = Socket {
         node,
         socket,
-        key,
+        peer,
         session,
         streams: VecDeque::new(),
         leaving: Vec::new(),
         news,
-        request_id,
-        trace,
         principal,
         outbox: None,
+        answered: 0,
         unread: glued,
         shut: false,
     };
     // Whatever ends it, the streams go on for their resume windows.
     let _ = this.serve().await;
+    this.leave_all();
     this.node.observe.count(Counter::WsClosed);
     drop(held);
 }
@@ -107,7 +104,11 @@ impl Socket {
             }
             if out.is_empty() {
                 self.rest(&mut out);
+                let now = Instant::now();
+                // With nothing owed its session's own time is the next.
+                let paid = self.peer.overdrawn(now).filter(|_| !self.streams.is_empty());
                 let until = self.session.poll_timeout().ok_or(Gone)?;
+                let until = paid.map_or(until, |owed| until.min(now + owed));
                 let quiet = select2(self.news.notified(), uring::time::sleep_until(until));
                 match select2(quiet, readable.as_mut()).await {
                     Either::Left(Either::Left(())) => {}
@@ -148,15 +149,18 @@ impl Socket {
             let reason = "the server is shutting down";
             self.session.close(Instant::now(), CloseCode::GOING_AWAY, reason);
         }
+        self.check_key();
         if self.session.status() != Status::Open {
-            self.streams.clear();
+            self.leave_all();
         }
         if let Some(frames) = self.session.poll_transmit()
             && let Some((outbox, _)) = self.outbox()
         {
             outbox.control(frames);
         }
-        self.fill_events();
+        if self.peer.overdrawn(Instant::now()).is_none() {
+            self.fill_events();
+        }
         self.streams.iter_mut().for_each(|attached| attached.tell_taken(&self.node));
         if let Some(outbox) = &mut self.outbox {
             outbox.poll_gather(out);
@@ -193,17 +197,50 @@ impl Socket {
                     if self.count_queued(queued) {
                         deflated += bytes;
                     }
-                    if last {
-                        let over = self.streams.pop_front();
-                        self.leaving.extend(over.map(|attached| attached.marks));
+                    if last && let Some(over) = self.streams.pop_front() {
+                        self.leaving.push(over.marks);
+                        self.note_end(over, "ok");
                     }
                 }
             }
         }
     }
 
+    /// Closes a socket whose key is not known any more: `false`, and nothing of it is obeyed or sent.
+    pub(super) fn check_key(&mut self) -> bool {
+        let stands = self.peer.stands();
+        if !stands {
+            let reason = "the API key of this socket is not known any more";
+            self.session.close(Instant::now(), CloseCode::POLICY_VIOLATION, reason);
+        }
+        stands
+    }
+
+    /// Leaves all streams to their resume windows.
+    fn leave_all(&mut self) {
+        while let Some(attached) = self.streams.pop_front() {
+            self.note_end(attached, "aborted");
+        }
+    }
+
+    /// Notes that what an op has begun is not sent here any more.
+    fn note_end(&self, mut attached: Box<Attached>, word: &str) {
+        let noted = attached.noted.take();
+        let stream_id = Some(&*attached.stream().id_text);
+        let outcome = Outcome { word, status: 200, stream_id, bytes: attached.bytes };
+        self.count_note(self.peer.note(noted, &outcome));
+    }
+
+    /// Counts a line of the audit log that was dropped.
+    pub(super) fn count_note(&self, written: bool) {
+        if !written {
+            self.node.observe.count(Counter::AuditDropped);
+        }
+    }
+
     /// Queues an answer to an op.
     pub(super) fn answer(&mut self, text: Bytes) {
+        self.answered += text.len() as u64;
         let node = Rc::clone(&self.node);
         let queued = self.outbox().map(|(outbox, session)| {
             node.with_blocks(|blocks, deflated| outbox.text((blocks, deflated), session, text))
@@ -322,7 +359,7 @@ impl Socket {
             self.node.observe.count(Counter::WsMessages(Way::In));
             match asked {
                 Ok(op) => self.obey(op, now).await,
-                Err(refused) => self.refuse(&refused),
+                Err(refused) => self.refuse_unread(refused, now).await,
             }
             if turn.elapsed() > TURN {
                 uring::yield_now().await;
@@ -349,10 +386,7 @@ impl Socket {
         let now = Instant::now();
         let observe = &self.node.observe;
         observe.add(Counter::BytesOut, sent as u64);
-        if let Some(key) = &self.key {
-            key.quota.charge(now, sent as u64);
-            key.tell(&self.node.shared.cluster);
-        }
+        self.peer.charge(now, sent);
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
         let pressed = outbox.handle_sent(now, sent, begun);
         let stats = outbox.stats(&self.node);
