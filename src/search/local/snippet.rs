@@ -129,8 +129,9 @@ mod tests {
     #[test]
     fn no_word_is_cut() {
         let long = "x".repeat(60);
-        let shown = of(&format!("{long} {long}-weir, and water"), &["weir"]);
-        assert_eq!(shown, "… weir, and water");
+        let text = format!("{long} {long}-weir, and water {}", "y ".repeat(200));
+        let shown = of(&text, &["weir"]);
+        assert!(shown.starts_with("… weir, and water y y"), "{shown}");
         let words: Vec<String> = (0..200).map(|n| format!("word{n}")).collect();
         for term in ["word0", "word77", "word199"] {
             let shown = of(&words.join(" "), &[term]);
