@@ -26,6 +26,8 @@ use ulid::Ulid;
 
 /// How long a page may wait to be stored.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is tried to give a lease back.
+const GIVE_BACK_AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of a page above which it is packed and unpacked on a thread of its own.
 const HEAVY_BYTES: usize = 64 * 1024;
 /// How often those who wait look whether the page has come: at first, and at most.
@@ -74,6 +76,8 @@ pub(super) struct Lease {
     cluster: Cluster,
     key: Key,
     holder: String,
+    /// For how long it lives by itself.
+    time: Duration,
 }
 
 impl Lease {
@@ -89,11 +93,15 @@ impl Drop for Lease {
             return;
         }
         let (name, holder) = (lease_name(self.key), std::mem::take(&mut self.holder));
-        // One that can't be given back ends by itself.
-        let _ = self.cluster.tell(STORE_PATIENCE, move |link| async move {
+        // What made it late may be what keeps it from being given back now. One that can't be ends by
+        // itself.
+        let until = Instant::now() + self.time;
+        let _ = self.cluster.start(move |link| async move {
             let mut eval = cmd("EVAL");
             eval.arg(GIVE_BACK).arg(1).arg(link.key(&name)).arg(holder);
-            let _ = link.ask::<i64>(Does::Write, &eval).await;
+            while link.ask::<i64>(Does::Write, &eval).await.is_err() && Instant::now() < until {
+                tokio::time::sleep(GIVE_BACK_AGAIN).await;
+            }
         });
     }
 }
@@ -203,7 +211,7 @@ impl Question {
         // It may be ours from here on, also where the answer comes late or is not waited for: the lease
         // is dropped with whatever drops the answer.
         let holder = Ulid::generate().to_string();
-        let lease = Lease { cluster, key: self.key, holder };
+        let lease = Lease { cluster, key: self.key, holder, time };
         let mut eval = cmd("EVAL");
         eval.arg(LOOK_OR_LEASE).arg(2).arg(page).arg(link.key(&lease_name(self.key)));
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -10,11 +10,11 @@ import unittest
 import server
 from client import ask
 from invariants import broken
+from providers import events_of
 from redises import PATIENT, Fake, Redis, Refused, becomes, between, node
 from server import QUICK, Server, wait_until
 from test_access import bearer, new_key
 from test_jobs import begin, durable, ended, post, read, state
-from test_search import events_of
 
 TAKEOVER = ("--jobs-takeover-s", "2")
 

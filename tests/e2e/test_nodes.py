@@ -9,9 +9,9 @@ import unittest
 import invariants
 import server
 from client import Connection, ask, origin_json, request, results, stream
+from providers import Provider, searxng
 from redises import FIRST, Redis, becomes, node
 from server import QUICK, Origin, Server, wait_until
-from test_search import Provider, searxng
 
 
 class Nodes(unittest.TestCase):

@@ -478,7 +478,8 @@ class SingleFlight(Shared):
             return ""
 
         with Redis() as redis, Fake(between(redis, judge)) as line:
-            # As by default, a page waits for 50 ms; an answer may take longer.
+            # As by default, a page waits for 50 ms; an answer may take longer. All that comes behind it is
+            # late as well, so that Redis may be left alone for a moment just then.
             with Server("--redis-url", line.url, "--redis-timeout-ms", "3000", *self.LONG) as one:
                 self.up(one)
                 url = self.origin.page(2841, latency="400ms")
