@@ -13,7 +13,7 @@ mod wrong;
 
 pub use live::{Change, Live};
 pub use load::{Loaded, Problem, Source, Sources, load, load_partly, load_traced, table_markdown};
-pub use value::{Deflate, Names, Roots, SearchProvider, Secret, Value};
+pub use value::{Deflate, MemoryLimit, Names, Roots, SearchProvider, Secret, Value};
 pub use wrong::Wrong;
 
 use crate::observe::logging::{self, LogFormat};
@@ -174,6 +174,9 @@ settings! {
     "server.forwarded_field" forwarded_field: ForwardedField = ForwardedField::XForwardedFor;
     /// Whether those proxies begin each connection with a PROXY protocol header, version 1 or 2.
     "server.proxy_protocol" proxy_protocol: bool = false;
+    /// Names that requests may call the server by (in `Host`) while it is open, beside localhost and plain
+    /// addresses; `*` for any, which lets every web page that a user opens drive it.
+    "server.hosts" hosts: Vec<String> = Vec::new();
 
     /// TOML file of API keys (`forebay key new` writes its entries); read again on SIGHUP. Without it
     /// the server is open.
@@ -203,9 +206,9 @@ settings! {
     "limits.key_streams" key_streams: usize = 0, 0..=1_000_000, reloadable;
     /// Connections at a time of one key; 0 for no limit.
     "limits.key_connections" key_connections: usize = 0, 0..=1_000_000, reloadable;
-    /// Resident bytes of the process above which new crawls and extractions are answered 503; 0 for no
-    /// limit.
-    "limits.memory_bytes_max" memory_bytes_max: u64 = 0, 0..=1_099_511_627_776u64;
+    /// Resident bytes of the process above which new crawls and extractions are answered 503: auto (four
+    /// fifths of what the machine or this process' control group has), a number, or 0 for no limit.
+    "limits.memory_bytes_max" memory_bytes_max: MemoryLimit = MemoryLimit::Auto, 0..=1_099_511_627_776u64;
 
     /// Origins of web pages that may use the server from a browser, or `*`.
     "cors.origins" cors_origins: Vec<String> = Vec::new();
@@ -300,6 +303,11 @@ settings! {
     "fetch.http2" http2: bool = true;
     /// Requests of the whole process that may be under way to one host and port; more wait.
     "fetch.host_concurrency" host_concurrency: u32 = 64, 1..=65_536;
+    /// Requests of the whole process that may be under way to one address, by whatever names; more wait.
+    "fetch.address_concurrency" fetch_address_concurrency: u32 = 256, 1..=65_536;
+    /// Requests of the whole process that may be under way to all hosts; more wait. Never more than a
+    /// quarter of the descriptors that the process may open.
+    "fetch.concurrency_max" fetch_concurrency_max: u32 = 4096, 1..=1_000_000;
     /// Milliseconds between the starts of two requests to one host and port; its Crawl-delay counts
     /// where that is longer and robots.txt is respected.
     "fetch.host_interval_ms" host_interval_ms: u64 = 0, 0..=3_600_000;
@@ -373,6 +381,9 @@ settings! {
     "egress.allow" egress_allow: Vec<String> = Vec::new();
     /// Addresses, CIDR ranges, hosts or `.suffixes` that are never fetched.
     "egress.deny" egress_deny: Vec<String> = Vec::new();
+    /// Prefixes that this network's NAT64 (or DNS64) makes IPv4 addresses of, as `2001:db8:64::/96`: the
+    /// address inside is what counts. Any that is not named here and looks public passes as public.
+    "egress.nat64" egress_nat64: Vec<String> = Vec::new();
     /// Ports that may be fetched.
     "egress.ports" egress_ports: Vec<u16> = vec![80, 443, 8080, 8443];
     /// Proxy that all fetches go through: `http://[user:password@]host:port` or `socks5://…`.

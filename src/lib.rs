@@ -31,6 +31,8 @@ pub mod observe;
 
 pub mod config;
 
+pub mod descriptors;
+
 pub mod cluster;
 
 pub mod cache;

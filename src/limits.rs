@@ -21,6 +21,8 @@ pub const PIPELINE_BYTES_MAX: usize = 64 * 1024;
 pub const REQUEST_EMPTY_LINES_MAX: usize = 2;
 /// Bytes of a request line without its CRLF: a target of full length, a method and a version.
 pub const REQUEST_LINE_BYTES_MAX: usize = REQUEST_TARGET_BYTES_MAX + 64;
+/// Names that an open server may go by.
+pub const HOSTS_NAMED_MAX: usize = 64;
 /// Bytes of a host name in a `Host` field or an absolute target (RFC 1035 §2.3.4).
 pub const HOST_BYTES_MAX: usize = 255;
 /// Bytes by which chunk-size lines may outweigh the data that they announce, over a whole body.

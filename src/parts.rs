@@ -1,6 +1,7 @@
 //! The settings of the parts that don't know the configuration, from it.
 
 use crate::config::{Config, Names, Roots};
+use crate::descriptors;
 use crate::extract::{self, ExtractConfig};
 use crate::fetch::pool::PoolLimits;
 use crate::fetch::proxy::ProxyDns;
@@ -28,9 +29,12 @@ pub fn extract_config(config: &Config, lanes: usize) -> ExtractConfig {
 /// The first one that can't work.
 pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigError> {
     let millis = Duration::from_millis;
+    let cores = uring::core::plan((config.cores > 0).then_some(config.cores)).len();
+    let outbound = descriptors::outbound(config, descriptors::available(), cores);
     FetchShared::new(FetchConfig {
         egress_allow: config.egress_allow.clone(),
         egress_deny: config.egress_deny.clone(),
+        egress_nat64: config.egress_nat64.clone(),
         egress_ports: config.egress_ports.clone(),
         tls_roots: tls_roots(config),
         tls_ca_files: config.extra_ca.iter().cloned().collect(),
@@ -44,13 +48,15 @@ pub fn fetch_config(config: &Config) -> Result<Arc<FetchShared>, FetchConfigErro
         proxy_dns: proxy_dns(config),
         http2: config.http2,
         host_concurrency: config.host_concurrency,
+        address_concurrency: config.fetch_address_concurrency,
+        concurrency_max: outbound.requests,
         host_interval: millis(config.host_interval_ms),
         service: Some(config.search_url.clone()),
         // One byte more than the guest is given tells that there is more.
         page_bytes_kept: config.html_bytes_max.saturating_add(1),
         pool: PoolLimits {
             per_origin: config.pool_per_origin,
-            total: config.pool_max,
+            total: outbound.idle,
             idle: millis(config.pool_idle_ms),
         },
         ..FetchConfig::default()

@@ -9,6 +9,7 @@ use crate::crawl::lane;
 use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
 use crate::crawl::node::{LANE_PAGES_MAX, Node, Shared};
 use crate::crawl::report;
+use crate::descriptors;
 use crate::extract::{self, Extractor, LoadError, Ticker};
 use crate::fetch::resolve::Resolver;
 use crate::fetch::{FetchConfigError, FetchShared, Fetcher};
@@ -245,6 +246,9 @@ impl Server {
         for (plan, mailbox) in cores {
             self.start_core(plan, mailbox, Arc::clone(fetch))?;
         }
+        let short =
+            descriptors::shortage(self.config(), descriptors::available(), self.cores.len());
+        self.warnings.extend(short);
         let rings = process::rings();
         // Where others have rings, too, nobody can say which is whose.
         if rings.len() == self.cores.len() {
@@ -372,6 +376,12 @@ impl Server {
     /// status 130.
     pub fn wait_for_signal(&self) -> &'static str {
         self.control.wait_for_signal()
+    }
+
+    /// Resident bytes above which no new work is taken; 0 for no limit.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.access.memory_bytes_max()
     }
 
     /// The settings in force.

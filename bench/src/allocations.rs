@@ -100,7 +100,7 @@ pub(crate) fn per_cached_event(page: &str, window_s: u64) -> Result<Option<f64>,
              \"resume_window_s\":{window_s}}}}}"
         );
         format!(
-            "POST /crawl/stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+            "POST /crawl/stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         )

@@ -39,11 +39,11 @@ impl Crowd {
     pub(crate) fn gather(addr: SocketAddr, kind: Kind, count: usize) -> Result<Self, Failure> {
         let (request, expected): (String, &[u8]) = match kind {
             Kind::KeepAlive => {
-                ("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), b"\r\n\r\nok\n")
+                ("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), b"\r\n\r\nok\n")
             }
             Kind::Sse(body) => (
                 format!(
-                    "POST /crawl/stream HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\
+                    "POST /crawl/stream HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\
                      Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 ),

@@ -29,7 +29,11 @@ impl Answer {
 /// # Errors
 /// When the connection breaks or no status comes.
 pub(crate) fn get(addr: SocketAddr, path: &str) -> Result<Answer, Failure> {
-    ask(addr, &format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), false)
+    ask(
+        addr,
+        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        false,
+    )
 }
 
 /// Posts JSON and reads to the end of the connection.
@@ -38,7 +42,7 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> Result<Answer, Failure> {
 /// As [`get`].
 pub(crate) fn post(addr: SocketAddr, path: &str, json: &str) -> Result<Answer, Failure> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n",
         json.len()
     );
@@ -56,7 +60,7 @@ pub(crate) fn takes_websockets(addr: SocketAddr, path: &str) -> Result<bool, Fai
 /// A handshake (RFC 6455 §4.1) whose key is the standard's own example.
 pub(crate) fn websocket_request(path: &str) -> String {
     format!(
-        "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: crawl.v1\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
@@ -68,7 +72,7 @@ pub(crate) fn websocket_request(path: &str) -> String {
 /// As [`get`], and when the length is missing.
 pub(crate) fn keep_alive_answer(addr: SocketAddr, path: &str) -> Result<Vec<u8>, Failure> {
     let mut socket = connect(addr)?;
-    socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?;
+    socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {

@@ -67,7 +67,7 @@ fn fetches() -> Result<Vec<Duration>, Failure> {
         origin.addr()
     );
     let request = format!(
-        "POST /crawl/stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /crawl/stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut took = Vec::with_capacity(FETCHES);

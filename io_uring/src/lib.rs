@@ -75,4 +75,5 @@ pub use gate::{Gate, Pass, Signal};
 pub use probe::{Driver, Runtime};
 pub use select::{Either, Select2, select2};
 pub use stats::{CoreStats, stats};
+pub use sys::raise_descriptors;
 pub use task::{Task, spawn};

@@ -1,7 +1,7 @@
 //! What `forebay serve` says when it starts: what it may use, and what is off and why.
 
 use crate::config::reload::Recipe;
-use crate::config::{Config, SearchProvider};
+use crate::config::{Config, MemoryLimit, SearchProvider};
 use crate::limits::{
     GUEST_MEMORY_BYTES_MAX, INDEX_QUEUE_BYTES_MAX, REDIS_PENDING_BYTES_MAX, ROBOTS_CACHE_BYTES_MAX,
 };
@@ -82,7 +82,10 @@ pub fn off(config: &Config) -> Vec<&'static str> {
         (config.search_provider == SearchProvider::Off, "deepsearch (search.provider)"),
         (index && config.search_index_bytes_max == 0, "search index (search.index_bytes_max)"),
         (config.audit_file.is_none(), "audit log (audit.file)"),
-        (config.memory_bytes_max == 0, "memory limit (limits.memory_bytes_max)"),
+        (
+            config.memory_bytes_max == MemoryLimit::Bytes(0),
+            "memory limit (limits.memory_bytes_max)",
+        ),
         (config.address_requests_per_min == 0, "rate limit (limits.address_requests_per_min)"),
         (config.otlp_endpoint.is_empty(), "traces and metrics for a collector (otlp.endpoint)"),
         (config.ttfb_warn_ms == 0, "warnings of slow first bytes (log.ttfb_warn_ms)"),
@@ -102,6 +105,7 @@ pub fn tell(server: &Server) {
         connections = config.connections_max,
         streams = config.streams_max,
         urls_per_stream = config.urls_max,
+        memory_resident_mib_max = mib(server.memory_bytes_max()),
         memory_mib = mib(sum),
         memory = memory.join(", "),
         "limits in force"

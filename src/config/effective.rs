@@ -147,7 +147,8 @@ fn toml_value(config: &Config, setting: &Setting) -> String {
         let quoted = items.map(|item| if numbers { item.to_owned() } else { quote(item) });
         return format!("[{}]", quoted.collect::<Vec<_>>().join(", "));
     }
-    let bare = setting.bounds.is_some() || matches!(&*value, "true" | "false");
+    let number = setting.bounds.is_some() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let bare = number || matches!(&*value, "true" | "false");
     if bare && !value.is_empty() { value } else { quote(&value) }
 }
 

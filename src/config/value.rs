@@ -232,6 +232,37 @@ choice!(
     "brave" => Self::Brave, "off" => Self::Off
 );
 
+/// Resident bytes above which no new work is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// Four fifths of what the machine, or this process' control group, has.
+    Auto,
+    /// So many; 0 for no limit.
+    Bytes(u64),
+}
+
+impl Value for MemoryLimit {
+    const EXPECTED: &'static str = "auto, or a whole number";
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "auto" { Some(Self::Auto) } else { u64::read(text).map(Self::Bytes) }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Bytes(bytes) => bytes.show(),
+        }
+    }
+
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Auto => None,
+            Self::Bytes(bytes) => Some(*bytes),
+        }
+    }
+}
+
 /// A text that nobody is shown: a key, or a URL with a password in it. Every setting of this type is
 /// hidden wherever settings are told ([`super::Config::shown`]).
 #[derive(Clone, Default, PartialEq, Eq)]

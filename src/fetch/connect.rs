@@ -2,6 +2,7 @@
 //! pool.
 
 use crate::error::{PageCode, PageError, Stage};
+use crate::fetch::courtesy::AtAddress;
 use crate::fetch::egress::{CheckedAddr, Refusal};
 use crate::fetch::h2::Link;
 use crate::fetch::proxy::{Destination, Handshake, Proxy};
@@ -45,6 +46,11 @@ pub(crate) enum Opened {
 }
 
 impl Connection {
+    /// What it is connected to; through a proxy, what that connects to.
+    pub(crate) const fn addr(&self) -> CheckedAddr {
+        self.addr
+    }
+
     /// Sends all of `bytes`.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
         match &mut self.transport {
@@ -158,13 +164,14 @@ impl Fetcher {
         &self,
         target: &Target,
         approved: &[CheckedAddr],
+        at: Option<&AtAddress>,
         track: &Track<'_>,
     ) -> Result<Opened, PageError> {
         track.enter(Stage::Connect);
         let forwarded_by = self.shared.proxy.as_ref().and_then(|proxy| proxy.forwards(target));
         let (tcp, addr) = match &self.shared.proxy {
-            Some(proxy) => self.connect_by(proxy, target, approved).await?,
-            None => self.connect(approved).await?,
+            Some(proxy) => self.connect_by(proxy, target, approved, (at, track)).await?,
+            None => self.connect(approved, (at, track)).await?,
         };
         count(&self.stats.opened, 1);
         let transport = match target.origin().scheme {
@@ -202,8 +209,9 @@ impl Fetcher {
         proxy: &Proxy,
         target: &Target,
         approved: &[CheckedAddr],
+        (at, track): (Option<&AtAddress>, &Track<'_>),
     ) -> Result<(TcpStream, CheckedAddr), PageError> {
-        let end = Instant::now() + self.shared.config.connect_timeout;
+        let mut end = Instant::now() + self.shared.config.connect_timeout;
         let failed =
             |reason: String| PageError::new(PageCode::ConnectFailed, Stage::Connect, reason);
         let late = |_| {
@@ -227,29 +235,49 @@ impl Fetcher {
             (true, None) => vec![Destination::Name(host.to_owned(), port)],
             _ => approved.iter().map(|addr| Destination::Addr(addr.addr())).collect(),
         };
-        for (at, to) in tunnels.into_iter().enumerate() {
+        for (tried, to) in tunnels.into_iter().enumerate() {
+            let reached = approved.get(tried).copied();
+            if let Some(addr) = reached {
+                end += self.wait_at(at, addr, track).await?;
+            }
             let left = end.saturating_duration_since(Instant::now());
-            let (tcp, addr) = timeout(left, self.connect(&own)).await.map_err(late)??;
+            let (tcp, addr) =
+                timeout(left, self.connect(&own, (None, track))).await.map_err(late)??;
             if proxy.forwards(target).is_some() {
-                return Ok((tcp, approved.get(at).copied().unwrap_or(addr)));
+                return Ok((tcp, reached.unwrap_or(addr)));
             }
             match timeout_at(end, tunnel(&tcp, proxy.handshake(to))).await.map_err(late)? {
-                Ok(()) => return Ok((tcp, approved.get(at).copied().unwrap_or(addr))),
+                Ok(()) => return Ok((tcp, reached.unwrap_or(addr))),
                 Err(reason) => error = failed(reason),
             }
         }
         Err(error)
     }
 
+    /// Waits for the turn at an address, and says how long: that is no time of connecting.
+    async fn wait_at(
+        &self,
+        at: Option<&AtAddress>,
+        addr: CheckedAddr,
+        track: &Track<'_>,
+    ) -> Result<Duration, PageError> {
+        let begun = Instant::now();
+        self.turn_at(at, addr, track).await?;
+        track.enter(Stage::Connect);
+        Ok(begun.elapsed())
+    }
+
     /// Tries the addresses in order, each with its share of the time that is left.
     async fn connect(
         &self,
         approved: &[CheckedAddr],
+        (at, track): (Option<&AtAddress>, &Track<'_>),
     ) -> Result<(TcpStream, CheckedAddr), PageError> {
-        let end = Instant::now() + self.shared.config.connect_timeout;
+        let mut end = Instant::now() + self.shared.config.connect_timeout;
         let mut error =
             PageError::new(PageCode::DnsFailed, Stage::Dns, "the name has no addresses");
         for (tried, &addr) in approved.iter().enumerate() {
+            end += self.wait_at(at, addr, track).await?;
             let left = end.saturating_duration_since(Instant::now());
             let addresses_left = u32::try_from(approved.len() - tried).unwrap_or(u32::MAX);
             match timeout(left / addresses_left, TcpStream::connect(addr.addr())).await {

@@ -2,6 +2,7 @@
 //! A core's end of [`hosts`](crate::fetch::hosts).
 
 use crate::error::{PageCode, PageError, Stage};
+use crate::fetch::egress::CheckedAddr;
 use crate::fetch::hosts::{Ask, Hosts, Rules, Wake};
 use crate::fetch::nodes;
 use crate::fetch::pacing::{self, Asker};
@@ -16,6 +17,7 @@ use crate::local::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -101,13 +103,55 @@ impl Drop for InLine<'_> {
     }
 }
 
-/// The right to have one request under way to a host; given back when dropped.
-pub(crate) struct HostTurn {
+/// What a turn is a turn at.
+#[derive(Debug, Clone, Copy)]
+enum Line {
+    /// A host and port.
+    Host,
+    /// An address, by whatever names.
+    Address,
+    /// Anything at all.
+    All,
+}
+
+impl FetchShared {
+    fn turns(&self, line: Line) -> &Hosts {
+        match line {
+            Line::Host => &self.hosts,
+            Line::Address => &self.addresses,
+            Line::All => &self.all,
+        }
+    }
+}
+
+/// The right to have one request under way to a host, an address, or at all; given back when dropped.
+pub(crate) struct Turn {
     shared: Arc<FetchShared>,
+    line: Line,
+    /// Which host or address.
     host: String,
 }
 
-impl HostTurn {
+/// What a hop holds while it uses an address: its turn there, and one of all that there are. One
+/// address at a time, the last one's.
+pub(crate) struct AtAddress {
+    held: RefCell<Option<Using>>,
+    deadline: Instant,
+}
+
+struct Using {
+    ip: IpAddr,
+    _turns: (Option<Turn>, Turn),
+}
+
+impl AtAddress {
+    /// None yet, for a hop that must be over by then.
+    pub(crate) const fn new(deadline: Instant) -> Self {
+        Self { held: RefCell::new(None), deadline }
+    }
+}
+
+impl Turn {
     /// What the host answered: with 429 or 503 it may ask to be left alone (RFC 6585 §4, RFC 9110
     /// §15.6.4).
     pub(crate) fn handle_answer(&self, status: u16, retry_after: Option<&str>) {
@@ -126,9 +170,9 @@ impl HostTurn {
     }
 }
 
-impl Drop for HostTurn {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.shared.hosts.end_turn(&self.host);
+        self.shared.turns(self.line).end_turn(&self.host);
     }
 }
 
@@ -139,7 +183,7 @@ impl Fetcher {
         request: &FetchRequest<'_>,
         target: &Target,
         track: &Track<'_>,
-    ) -> Result<HostTurn, PageError> {
+    ) -> Result<Turn, PageError> {
         track.enter(Stage::Pace);
         let mut interval = self.shared.config.host_interval;
         if request.robots {
@@ -244,10 +288,50 @@ impl Fetcher {
         origin: &Origin,
         interval: Duration,
         deadline: Instant,
-    ) -> Result<HostTurn, PageError> {
+    ) -> Result<Turn, PageError> {
         let host = format!("{}:{}", origin.host, origin.port);
+        self.turn_in(Line::Host, host, &origin.host, (interval, deadline)).await
+    }
+
+    /// Waits for a turn at the address that is about to be used, and for one of all, in [`Stage::Pace`],
+    /// unless the hop has them; those for another address are given back first. `host_throttled` where
+    /// they can't come before the deadline. Where a proxy resolves names nobody here knows the address.
+    pub(crate) async fn turn_at(
+        &self,
+        at: Option<&AtAddress>,
+        addr: CheckedAddr,
+        track: &Track<'_>,
+    ) -> Result<(), PageError> {
+        let Some(at) = at else { return Ok(()) };
+        let ip = addr.addr().ip().to_canonical();
+        if at.held.borrow().as_ref().is_some_and(|held| held.ip == ip) {
+            return Ok(());
+        }
+        drop(at.held.take());
+        track.enter(Stage::Pace);
+        let terms = (Duration::ZERO, at.deadline);
+        let here = match ip.is_unspecified() {
+            true => None,
+            false => {
+                let who = "the host's address";
+                Some(self.turn_in(Line::Address, ip.to_string(), who, terms).await?)
+            }
+        };
+        // The narrower first: who waits for a busy address must not keep others from theirs.
+        let any = self.turn_in(Line::All, String::new(), "this server", terms).await?;
+        at.held.replace(Some(Using { ip, _turns: (here, any) }));
+        Ok(())
+    }
+
+    async fn turn_in(
+        &self,
+        line: Line,
+        host: String,
+        who: &str,
+        (interval, deadline): (Duration, Instant),
+    ) -> Result<Turn, PageError> {
         let waiter = self.waiters.join()?;
-        let hosts = &self.shared.hosts;
+        let hosts = self.shared.turns(line);
         let (place, mut turn) =
             hosts.ask_turn(&host, Asker { wake: waiter.wake(), interval, deadline });
         let mut in_line = InLine { hosts, host: &host, place, gone: false };
@@ -260,10 +344,8 @@ impl Fetcher {
                 pacing::Turn::Refused(at) => {
                     in_line.gone = true;
                     let wait = at.saturating_duration_since(Instant::now()).as_secs_f64();
-                    let message = format!(
-                        "{} takes the next request in {wait:.1} s, which is too late",
-                        origin.host
-                    );
+                    let message =
+                        format!("{who} takes the next request in {wait:.1} s, which is too late");
                     return Err(throttled(message));
                 }
                 pacing::Turn::Until(at) => at,
@@ -271,13 +353,13 @@ impl Fetcher {
             };
             waiter.wait_until(look_at.min(deadline)).await;
             if Instant::now() >= deadline {
-                let message = format!("{} was busy for all of the page's time", origin.host);
+                let message = format!("{who} was busy for all of the page's time");
                 return Err(throttled(message));
             }
             turn = hosts.look(&host, place);
         }
         drop(in_line);
-        Ok(HostTurn { shared: Arc::clone(&self.shared), host })
+        Ok(Turn { shared: Arc::clone(&self.shared), line, host })
     }
 }
 

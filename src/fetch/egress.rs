@@ -8,12 +8,16 @@
 //! `egress.ports` or be named by an `allow` rule that fits the destination; then the address must
 //! be globally routable or be covered by an `allow` rule. An address that holds an IPv4 address
 //! (NAT64, 6to4, IPv4-mapped …) is refused like any special range, and where an `allow` rule opens
-//! such a range, the address inside still has to pass on its own.
+//! such a range, the address inside still has to pass on its own. One with a prefix that the operator's
+//! network has for NAT64 is as good as the IPv4 address inside it.
+//!
+//! A refusal names the address only where the client has named it: what a name leads to inside the
+//! operator's network is not the client's to learn.
 
 use crate::error::{PageCode, PageError, Stage};
 use crate::fetch::special::{self, Class};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Ports that may be dialled when nothing else is configured.
 pub const DEFAULT_PORTS: [u16; 4] = [80, 443, 8080, 8443];
@@ -40,18 +44,18 @@ impl CheckedAddr {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The address lies in a special range and no `allow` rule covers it.
-    #[error("{addr} is not globally routable ({class})")]
+    #[error("{destination} is not globally routable ({class})")]
     Special {
-        /// The address that was to be dialled.
-        addr: IpAddr,
+        /// The address that was to be dialled, or whose it is.
+        destination: String,
         /// The range that it lies in.
         class: Class,
     },
     /// The address holds an IPv4 address that may not be dialled.
-    #[error("{addr} is not globally routable ({class}); inside it, {inner}")]
+    #[error("{destination} is not globally routable ({class}); inside it, {inner}")]
     Embedded {
-        /// The address that was to be dialled.
-        addr: IpAddr,
+        /// The address that was to be dialled, or whose it is.
+        destination: String,
         /// The range that it lies in.
         class: Class,
         /// Why the address inside is refused.
@@ -60,7 +64,7 @@ pub enum Refusal {
     /// A `deny` rule covers the destination.
     #[error("{destination} is refused by egress.deny")]
     Denied {
-        /// The host or address that the rule covers.
+        /// The host or address that the rule covers, or whose address it is.
         destination: String,
     },
     /// The port is none of `egress.ports` and no `allow` rule names it.
@@ -95,6 +99,8 @@ pub struct Egress {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
     ports: Vec<u16>,
+    /// The longest first.
+    nat64: Vec<(Ipv6Addr, u8)>,
 }
 
 impl Egress {
@@ -114,7 +120,29 @@ impl Egress {
         let parse = |rules: &[String]| -> Result<Vec<Rule>, RuleError> {
             rules.iter().map(|rule| Rule::parse(rule)).collect()
         };
-        Ok(Self { allow: parse(allow)?, deny: parse(deny)?, ports: ports.to_vec() })
+        let (allow, deny, nat64) = (parse(allow)?, parse(deny)?, Vec::new());
+        Ok(Self { allow, deny, ports: ports.to_vec(), nat64 })
+    }
+
+    /// With the prefixes that the operator's network has for NAT64, as `2001:db8:64::/96` (RFC 6052
+    /// §2.2: of 32, 40, 48, 56, 64 or 96 bits).
+    ///
+    /// # Errors
+    /// One that is none.
+    pub fn with_nat64(mut self, prefixes: &[String]) -> Result<Self, RuleError> {
+        for text in prefixes {
+            let error = |reason| RuleError { rule: text.clone(), reason };
+            match parse_net(text.trim()).map_err(error)? {
+                Some(Destination::Net { prefix: IpAddr::V6(prefix), bits })
+                    if special::NAT64_BITS.contains(&bits) =>
+                {
+                    self.nat64.push((prefix, bits));
+                }
+                _ => return Err(error("expected an IPv6 range of 32, 40, 48, 56, 64 or 96 bits")),
+            }
+        }
+        self.nat64.sort_by_key(|(_, bits)| std::cmp::Reverse(*bits));
+        Ok(self)
     }
 
     /// Checks what is known of a destination before its name is resolved: the `deny` rules by
@@ -169,7 +197,7 @@ impl Egress {
                 return Err(Refusal::Denied { destination: host.to_owned() });
             }
             if rule.covers_ip(ip) {
-                return Err(Refusal::Denied { destination: ip.to_string() });
+                return Err(Refusal::Denied { destination: shown(host, ip) });
             }
         }
         Ok(())
@@ -177,25 +205,41 @@ impl Egress {
 
     /// Checks the range of one address, and of the one inside it, if it holds one.
     fn check_ip(&self, host: &str, ip: IpAddr, port: u16) -> Result<(), Refusal> {
-        let Some(class) = special::classify(ip) else { return Ok(()) };
-        let inner = special::embedded(ip).map(IpAddr::V4);
-        let inner_checked = match inner {
-            Some(v4) => self
-                .check_denied(host, v4, port)
-                .and_then(|()| self.check_ip(host, v4, port))
-                .map_err(Box::new),
-            None => Ok(()),
+        let check_inner = |class, inner: Ipv4Addr| {
+            let inner = IpAddr::V4(inner);
+            let checked = self.check_denied(host, inner, port);
+            checked.and_then(|()| self.check_ip(host, inner, port)).map_err(|inner| {
+                let destination = shown(host, ip);
+                Refusal::Embedded { destination, class, inner: Box::new(inner) }
+            })
         };
-        if let Err(inner) = inner_checked {
-            return Err(Refusal::Embedded { addr: ip, class, inner });
+        if let Some(inner) = self.translated(ip) {
+            return check_inner(special::OWN_NAT64, inner);
+        }
+        let Some(class) = special::classify(ip) else { return Ok(()) };
+        for inner in special::embedded(ip) {
+            check_inner(class, inner)?;
         }
         let fits =
             |rule: &Rule| (rule.covers_name(host) || rule.covers_ip(ip)) && rule.covers_port(port);
         if self.allow.iter().any(fits) {
             return Ok(());
         }
-        Err(Refusal::Special { addr: ip, class })
+        Err(Refusal::Special { destination: shown(host, ip), class })
     }
+
+    /// The IPv4 address that the operator's own NAT64 makes of this one.
+    fn translated(&self, ip: IpAddr) -> Option<Ipv4Addr> {
+        let IpAddr::V6(v6) = ip else { return None };
+        let fits = |(prefix, bits): &&(Ipv6Addr, u8)| special::in_net(ip, (*prefix).into(), *bits);
+        self.nat64.iter().find(fits).map(|(_, bits)| special::after_prefix(v6, *bits))
+    }
+}
+
+/// The address as the client may see it: it itself where the client has named it, else whose it is.
+fn shown(host: &str, ip: IpAddr) -> String {
+    let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    if literal { ip.to_string() } else { format!("an address of {host}") }
 }
 
 /// One line of `egress.allow` or `egress.deny`.

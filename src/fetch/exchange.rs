@@ -5,6 +5,7 @@ use crate::error::{PageCode, PageError, Stage};
 use crate::fetch::body::{self, Sink, is_whole_body, sniff_gate};
 use crate::fetch::caching::Caching;
 use crate::fetch::connect::{Connection, Opened, describe};
+use crate::fetch::courtesy::AtAddress;
 use crate::fetch::egress::CheckedAddr;
 use crate::fetch::h2::{self, Link};
 use crate::fetch::redirect::{Next, Redirects};
@@ -64,8 +65,12 @@ impl Fetcher {
             Kind::Page | Kind::File => Some(Box::pin(self.courtesy(request, target, track)).await?),
             Kind::Robots | Kind::Call => None,
         };
+        // What the operator's own service is asked waits for nobody.
+        let counted = kind != Kind::Call || self.shared.service.is_none();
+        let at = counted.then(|| AtAddress::new(request.deadline));
         let sent = Sent { fields, post: request.post };
-        let (head, source) = Box::pin(self.ask(target, &approved, &sent, track)).await?;
+        let asked = Box::pin(self.ask(target, &approved, &sent, at.as_ref(), track));
+        let (head, source) = asked.await?;
         track.answered(head.status);
         if let Some(turn) = &turn {
             turn.handle_answer(head.status, head.retry_after.as_deref());
@@ -84,6 +89,7 @@ impl Fetcher {
         target: &Target,
         approved: &[CheckedAddr],
         sent: &Sent<'_>,
+        at: Option<&AtAddress>,
         track: &Track<'_>,
     ) -> Result<(Head, Source), PageError> {
         let again = |broken: Broken| {
@@ -96,18 +102,20 @@ impl Fetcher {
             Ok(())
         };
         if let Some(link) = self.links.checkout(target.origin(), approved) {
+            self.turn_at(at, link.addr(), track).await?;
             count(&self.stats.reused, 1);
             match self.ask_http2(&link, target, sent, track).await {
                 Ok(answer) => return Ok(answer),
                 Err(broken) => again(broken)?,
             }
         } else if let Some(conn) = self.checkout(target.origin(), approved) {
+            self.turn_at(at, conn.addr(), track).await?;
             match self.ask_http1(conn, target, sent, track).await {
                 Ok(answer) => return Ok(answer),
                 Err(broken) => again(broken)?,
             }
         }
-        match self.open(target, approved, track).await? {
+        match self.open(target, approved, at, track).await? {
             Opened::Http1(conn) => self.ask_http1(conn, target, sent, track).await,
             Opened::Http2(link) => self.ask_http2(&link, target, sent, track).await,
         }

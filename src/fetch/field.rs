@@ -5,7 +5,7 @@ use crate::proto::h1::{is_token_byte, is_value_byte};
 
 /// Fields that say how this connection works, or that this server answers for: the target's host,
 /// the message's framing, what codings it can undo, and who a proxy thinks the client is.
-const REFUSED: [&str; 19] = [
+const REFUSED: [&str; 25] = [
     "host",
     "connection",
     "keep-alive",
@@ -25,7 +25,16 @@ const REFUSED: [&str; 19] = [
     "http2-settings",
     "max-forwards",
     "via",
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
 ];
+/// What fields begin with that say for whom a request is made: an origin that believes us would take
+/// a client for whomever it likes.
+const REFUSED_PREFIX: &str = "x-forwarded-";
 
 /// Why a field is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -55,7 +64,10 @@ pub fn check(name: &str, value: &str) -> Result<(), FieldError> {
     if value.trim() != value || !value.bytes().all(is_value_byte) {
         return Err(FieldError::Value);
     }
-    if REFUSED.iter().any(|refused| name.eq_ignore_ascii_case(refused)) {
+    let begins = name.get(..REFUSED_PREFIX.len());
+    if REFUSED.iter().any(|refused| name.eq_ignore_ascii_case(refused))
+        || begins.is_some_and(|begin| begin.eq_ignore_ascii_case(REFUSED_PREFIX))
+    {
         return Err(FieldError::Refused);
     }
     Ok(())
@@ -101,6 +113,12 @@ mod tests {
             ("transfer-encoding", "chunked", Err(FieldError::Refused)),
             ("Connection", "close", Err(FieldError::Refused)),
             ("Accept-Encoding", "sdch", Err(FieldError::Refused)),
+            ("Forwarded", "for=127.0.0.1", Err(FieldError::Refused)),
+            ("X-Forwarded-For", "127.0.0.1", Err(FieldError::Refused)),
+            ("x-forwarded-host", "b", Err(FieldError::Refused)),
+            ("X-Forwarded-Anything", "b", Err(FieldError::Refused)),
+            ("x-real-ip", "127.0.0.1", Err(FieldError::Refused)),
+            ("X-Forward", "1", Ok(())),
         ] {
             assert_eq!(check(name, value), outcome, "{name:?}: {value:?}");
         }

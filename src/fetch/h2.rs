@@ -50,6 +50,13 @@ pub(crate) struct Link {
     state: Rc<LinkState>,
 }
 
+impl Link {
+    /// What it is connected to.
+    pub(crate) const fn addr(&self) -> CheckedAddr {
+        self.addr
+    }
+}
+
 /// What a connection's task, its socket and its exchanges tell each other.
 pub(crate) struct LinkState {
     exchanges: Cell<usize>,

@@ -76,6 +76,8 @@ pub struct FetchConfig {
     pub egress_allow: Vec<String>,
     /// Rules for destinations that are refused whatever else is said. Default: none.
     pub egress_deny: Vec<String>,
+    /// Prefixes that this network has for NAT64; see [`Egress::with_nat64`]. Default: none.
+    pub egress_nat64: Vec<String>,
     /// Ports that may be dialled. Default: 80, 443, 8080, 8443.
     pub egress_ports: Vec<u16>,
     /// Which authorities are trusted. Default: the built-in list.
@@ -106,6 +108,10 @@ pub struct FetchConfig {
     pub http2: bool,
     /// Requests of the whole process that may be under way to one host. Default: 64.
     pub host_concurrency: u32,
+    /// Requests of the whole process that may be under way to one address. Default: 256.
+    pub address_concurrency: u32,
+    /// Requests of the whole process that may be under way at all. Default: 4096.
+    pub concurrency_max: u32,
     /// Time between the starts of two requests to one host; its `Crawl-delay` where that is longer.
     /// Default: none.
     pub host_interval: Duration,
@@ -124,6 +130,7 @@ impl Default for FetchConfig {
         Self {
             egress_allow: Vec::new(),
             egress_deny: Vec::new(),
+            egress_nat64: Vec::new(),
             egress_ports: DEFAULT_PORTS.to_vec(),
             tls_roots: TlsRoots::default(),
             tls_ca_files: Vec::new(),
@@ -139,6 +146,8 @@ impl Default for FetchConfig {
             proxy_dns: ProxyDns::default(),
             http2: true,
             host_concurrency: 64,
+            address_concurrency: 256,
+            concurrency_max: 4096,
             host_interval: Duration::ZERO,
             service: None,
             page_bytes_kept: usize::MAX,
@@ -185,6 +194,10 @@ pub struct FetchShared {
     /// Of the operator's service.
     service: Option<target::Origin>,
     hosts: Hosts,
+    /// Turns by address: a thousand names may lead to one.
+    addresses: Arc<Hosts>,
+    /// Turns of all requests there are.
+    all: Arc<Hosts>,
     /// The nodes that hosts' turns are shared with, if there are any.
     cluster: OnceLock<Cluster>,
 }
@@ -195,7 +208,18 @@ impl FetchShared {
     /// # Errors
     /// The first setting that cannot work.
     pub fn new(config: FetchConfig) -> Result<Arc<Self>, FetchConfigError> {
-        let egress = Egress::new(&config.egress_allow, &config.egress_deny, &config.egress_ports)?;
+        let addresses = Arc::new(Hosts::new(config.address_concurrency));
+        let all = Arc::new(Hosts::new(config.concurrency_max));
+        Self::with_lines(config, addresses, all)
+    }
+
+    fn with_lines(
+        config: FetchConfig,
+        addresses: Arc<Hosts>,
+        all: Arc<Hosts>,
+    ) -> Result<Arc<Self>, FetchConfigError> {
+        let egress = Egress::new(&config.egress_allow, &config.egress_deny, &config.egress_ports)?
+            .with_nat64(&config.egress_nat64)?;
         let tls = tls::client_config(config.tls_roots, &config.tls_ca_files, config.http2)?;
         let proxy = config.proxy.as_deref().filter(|text| !text.is_empty());
         let proxy = proxy.map(|text| Proxy::parse(text, config.proxy_dns)).transpose()?;
@@ -210,7 +234,7 @@ impl FetchShared {
         let service = service.map(|target| target.origin().clone());
         let hosts = Hosts::new(config.host_concurrency);
         let cluster = OnceLock::new();
-        Ok(Arc::new(Self { config, egress, tls, proxy, service, hosts, cluster }))
+        Ok(Arc::new(Self { config, egress, tls, proxy, service, hosts, addresses, all, cluster }))
     }
 
     /// From now on hosts' turns are those of all nodes; the first call counts.
@@ -219,18 +243,25 @@ impl FetchShared {
     }
 
     /// The same settings for URLs that clients name: no service of the operator's may be called, and
-    /// connections and paces are of their own.
+    /// connections and paces are of their own; what an address and the process take is counted together.
     ///
     /// # Errors
     /// As [`FetchShared::new`].
     pub fn for_clients(&self) -> Result<Arc<Self>, FetchConfigError> {
-        Self::new(FetchConfig { service: None, ..self.config.clone() })
+        let config = FetchConfig { service: None, ..self.config.clone() };
+        Self::with_lines(config, Arc::clone(&self.addresses), Arc::clone(&self.all))
     }
 
     /// Requests under way to all hosts, of all cores, and the hosts that they go to or wait for.
     #[must_use]
     pub fn under_way(&self) -> (u64, usize) {
         self.hosts.busy()
+    }
+
+    /// Whether nobody has a turn, or waits for one: at a host, an address or at all.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        [&self.hosts, &*self.addresses, &*self.all].iter().all(|turns| turns.busy() == (0, 0))
     }
 }
 

@@ -7,11 +7,13 @@
 //!   `too_many_redirects`: there is no cookie jar, so a second visit cannot end otherwise than the
 //!   first.
 //! - From https to http is refused unless allowed: it would show the reader's path in clear.
-//! - Across origins the client's `Authorization`, `Cookie` and `Proxy-Authorization` are dropped,
-//!   for good: a later hop back to the first origin does not bring them back.
+//! - Across origins the client's fields that may hold a secret (`Authorization`, `Cookie`, `X-API-Key`
+//!   and all that logs would hide) are dropped, for good: a later hop back to the first origin does
+//!   not bring them back.
 
 use crate::error::{PageCode, PageError, Stage};
 use crate::fetch::target::{Scheme, Target};
+use crate::observe::redact::is_secret_field;
 
 /// What to do with a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +74,7 @@ impl Redirects {
     /// Whether a request field that the client gave may go to the current hop.
     #[must_use]
     pub fn may_send(&self, field: &str) -> bool {
-        let sensitive = ["authorization", "cookie", "proxy-authorization"];
-        !(self.crossed_origin && sensitive.iter().any(|name| field.eq_ignore_ascii_case(name)))
+        !(self.crossed_origin && is_secret_field(field))
     }
 
     /// Redirects followed so far.
@@ -185,10 +186,21 @@ mod tests {
         assert!(step(&mut policy, "http://a.test/", 302, "/same").is_ok());
         assert!(policy.may_send("Authorization"));
         assert!(step(&mut policy, "http://a.test/same", 302, "http://a.test:8080/").is_ok());
-        for field in ["Authorization", "cookie", "PROXY-Authorization"] {
-            assert!(!policy.may_send(field));
+        for field in [
+            "Authorization",
+            "cookie",
+            "PROXY-Authorization",
+            "X-API-Key",
+            "X-Auth-Token",
+            "X-Amz-Security-Token",
+            "X-CSRF-Token",
+            "Api_Key",
+        ] {
+            assert!(!policy.may_send(field), "{field}");
         }
-        assert!(policy.may_send("Accept-Language"));
+        for field in ["Accept-Language", "Referer", "X-Requested-With", "traceparent"] {
+            assert!(policy.may_send(field), "{field}");
+        }
         assert!(step(&mut policy, "http://a.test:8080/", 302, "http://a.test/back").is_ok());
         assert!(!policy.may_send("Cookie"), "back home is no proof");
     }

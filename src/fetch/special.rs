@@ -28,22 +28,44 @@ pub fn classify(ip: IpAddr) -> Option<Class> {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, by any of the forms that hold one.
+/// An address that the operator's own NAT64 makes an IPv4 address of.
+pub(crate) const OWN_NAT64: Class = Class { name: "NAT64", source: "egress.nat64" };
+/// Bits that a prefix for NAT64 may have (RFC 6052 §2.2).
+pub(crate) const NAT64_BITS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+/// The IPv4 address behind a prefix for NAT64; byte 8 of the whole is none of it (RFC 6052 §2.2).
+pub(crate) fn after_prefix(v6: Ipv6Addr, bits: u8) -> Ipv4Addr {
+    let octets = v6.octets();
+    let mut behind = (usize::from(bits / 8)..16).filter(|at| *at != 8).map(|at| octets[at]);
+    Ipv4Addr::from([(); 4].map(|()| behind.next().expect("a prefix of NAT64_BITS leaves four")))
+}
+
+/// The IPv4 addresses that an IPv6 address may stand for, by any of the forms that hold one.
 #[must_use]
-pub fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
-    let IpAddr::V6(v6) = ip else { return None };
+pub fn embedded(ip: IpAddr) -> Vec<Ipv4Addr> {
+    let IpAddr::V6(v6) = ip else { return Vec::new() };
     let octets = v6.octets();
     let four =
         |at: usize| Ipv4Addr::new(octets[at], octets[at + 1], octets[at + 2], octets[at + 3]);
     let row = V6.iter().find(|row| v6_in(v6, row.prefix, row.bits));
     match row.map(|row| row.holds) {
-        Some(Holds::Nothing) => None,
-        Some(Holds::LastBytes) => Some(four(12)),
-        Some(Holds::AfterPrefix16) => Some(four(2)),
+        Some(Holds::Nothing) => Vec::new(),
+        Some(Holds::LastBytes) => vec![four(12)],
+        Some(Holds::AfterPrefix16) => vec![four(2)],
         // The Teredo client's address is stored inverted (RFC 4380 §4).
-        Some(Holds::LastBytesInverted) => Some(Ipv4Addr::from_bits(!four(12).to_bits())),
-        None => is_isatap(v6).then(|| four(12)),
+        Some(Holds::LastBytesInverted) => vec![Ipv4Addr::from_bits(!four(12).to_bits())],
+        Some(Holds::SomewhereBehind48) => behind_48(v6),
+        None => is_isatap(v6).then(|| four(12)).into_iter().collect(),
     }
+}
+
+/// RFC 8215 §3 leaves it to the network how long a prefix it takes out of the range: every form that
+/// may be meant counts. Where a form reads 0.0.0.0/8, that address is of another form.
+fn behind_48(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let forms = NAT64_BITS.into_iter().filter(|bits| *bits >= 48);
+    let mut found: Vec<Ipv4Addr> = forms.map(|bits| after_prefix(v6, bits)).collect();
+    found.retain(|v4| v4.octets()[0] != 0);
+    if found.is_empty() { vec![Ipv4Addr::UNSPECIFIED] } else { found }
 }
 
 /// Whether `ip` is one of the addresses whose first `bits` bits are those of `prefix`.
@@ -127,6 +149,7 @@ enum Holds {
     LastBytes,
     LastBytesInverted,
     AfterPrefix16,
+    SomewhereBehind48,
 }
 
 const fn v4(prefix: [u8; 4], bits: u8, name: &'static str, source: &'static str) -> RowV4 {
@@ -192,7 +215,7 @@ const V6: [RowV6; 31] = [
     v6([0, 0, 0, 0, 0xffff], 96, Holds::LastBytes, "IPv4-translated", "RFC 2765"),
     v6([0, 0, 0, 0, 0], 96, Holds::LastBytes, "IPv4-compatible", "RFC 4291"),
     v6([0x64, 0xff9b, 0, 0, 0], 96, Holds::LastBytes, "NAT64", "RFC 6052"),
-    v6([0x64, 0xff9b, 1, 0, 0], 48, Holds::LastBytes, "local-use NAT64", "RFC 8215"),
+    v6([0x64, 0xff9b, 1, 0, 0], 48, Holds::SomewhereBehind48, "local-use NAT64", "RFC 8215"),
     v6([0x100, 0, 0, 0, 0], 64, Holds::Nothing, "discard-only", "RFC 6666"),
     v6([0x100, 0, 0, 1, 0], 64, Holds::Nothing, "dummy prefix", "RFC 9780"),
     v6([0x2001, 0, 0, 0, 0], 32, Holds::LastBytesInverted, "Teredo", "RFC 4380"),

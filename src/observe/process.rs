@@ -3,6 +3,7 @@
 //! Reading takes some 100 µs and is blocking: from the control thread, not from a loop.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Clock ticks a second in `/proc/self/stat`: fixed for user space on Linux (`USER_HZ`).
@@ -45,12 +46,45 @@ impl Process {
     }
 }
 
+/// Bytes of memory that this process may use: the machine's, or those of its control group or one
+/// above that, where they are fewer.
+#[must_use]
+pub fn memory_total() -> Option<u64> {
+    let machine = kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal:");
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = group_limits(&groups).into_iter().filter_map(|path| {
+        // `max` is no number, and no limit.
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    });
+    machine.into_iter().chain(limits).min()
+}
+
+/// The files that may limit this process' memory: cgroup v2 and v1, of each group from its own to the
+/// root. In a container the own group may be shown as the root.
+fn group_limits(groups: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            named if named.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let group = Path::new(group.trim_start_matches('/'));
+        found.extend(group.ancestors().map(|group| Path::new(root).join(group).join(file)));
+    }
+    found
+}
+
 /// Descriptors of this process' io_uring rings, in the order in which they were made. Looks at every
 /// open descriptor: for the start.
 #[must_use]
 pub fn rings() -> Vec<u32> {
     let fds = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let is_ring = |path: &std::path::Path| {
+    let is_ring = |path: &Path| {
         fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("[io_uring]"))
     };
     let rings = fds.filter(|fd| is_ring(&fd.path()));
@@ -99,6 +133,23 @@ mod tests {
         assert_eq!(cpu(""), None);
         let ring = "SqMask:\t0x3ff\nSqHead:\t7\nSqTail:\t9\nCachedSqHead:\t7\nCqTail:\t8\n";
         assert_eq!((field(ring, "SqTail:"), field(ring, "CqTail:")), (Some(9), Some(8)));
+    }
+
+    #[test]
+    fn each_group_above_may_limit_memory() {
+        let shown = |groups: &str| -> Vec<String> {
+            group_limits(groups).iter().map(|path| path.display().to_string()).collect()
+        };
+        let root = "/sys/fs/cgroup/memory.max";
+        assert_eq!(
+            shown("0::/a/b\n"),
+            ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", root]
+        );
+        assert_eq!(shown("0::/\n"), [root]);
+        let old = "/sys/fs/cgroup/memory/d/memory.limit_in_bytes";
+        assert_eq!(shown("4:cpu,cpuacct:/c\n3:memory:/d\n")[0], old);
+        assert!(shown("nothing").is_empty());
+        assert!(memory_total().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]

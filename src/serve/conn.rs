@@ -571,6 +571,7 @@ impl Conn {
     /// Counts bytes that were written to the client.
     pub(super) fn count_sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
+        self.visit.charge(&self.access, bytes as u64);
         self.node.observe.add(Counter::BytesOut, bytes as u64);
     }
 

@@ -30,6 +30,7 @@ use crate::crawl::node::Node;
 use crate::jobs::Jobs;
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Reject};
+use crate::observe::sparing::Sparing;
 use crate::proto::h1::Timeouts;
 use crate::stream::machine::Ending;
 use access::Access;
@@ -48,6 +49,8 @@ use uring::{Gate, Pass};
 
 /// How long the loop rests when there are no descriptors for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often that is told, on each core.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// What a client gets that is one too many, before anything of it is read.
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
@@ -104,7 +107,8 @@ pub async fn run(
     let letters = Rc::clone(&node);
     drop(uring::spawn(async move { letters.serve(mailbox).await }));
     warm::core(&node);
-    let (mut key_changes, told) = (connections.serving.access.key_changes(), Rc::clone(&connections));
+    let (mut key_changes, told) =
+        (connections.serving.access.key_changes(), Rc::clone(&connections));
     drop(uring::spawn(async move {
         while key_changes.recv().await.is_some() {
             // Sockets whose key is gone close; all others go on.
@@ -130,12 +134,16 @@ pub async fn run(
 }
 
 async fn accept(node: Rc<Node>, listener: TcpListener, connections: Rc<Connections>) {
+    let said = Sparing::default();
     loop {
         match listener.accept().await {
             Ok(Some(socket)) => serve_one(&node, socket, &connections),
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!("can't accept: {error}");
+                // Who is not accepted waits in the backlog; without the pause the loop would spin.
+                if let Some(more) = said.admit(Instant::now(), ACCEPT_TOLD_EVERY) {
+                    tracing::warn!(more, "can't accept: {error}");
+                }
                 uring::time::sleep(ACCEPT_PAUSE).await;
             }
         }

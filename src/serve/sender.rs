@@ -240,7 +240,15 @@ impl<'a> Sending<'a> {
                 return self.cut();
             }
             self.rise();
-            self.fill();
+            let now = Instant::now();
+            let owed = self.conn.visit.overdrawn(now);
+            match owed {
+                None => self.fill(),
+                // What is in the log waits there until there are bytes for it, and its crawl with it.
+                Some(_) => {
+                    self.flush_held();
+                }
+            }
             self.ring.poll_gather(&mut self.conn.out);
             if !self.conn.out.is_empty() {
                 self.send_once().await?;
@@ -249,7 +257,7 @@ impl<'a> Sending<'a> {
                 if self.complete {
                     return Ok(());
                 }
-                self.wait(readable.as_mut()).await?;
+                self.wait(readable.as_mut(), owed.map(|owed| now + owed)).await?;
             }
         }
     }
@@ -351,15 +359,17 @@ impl<'a> Sending<'a> {
         Err(Gone)
     }
 
-    /// Waits for news, for the time of a heartbeat, or for the client to leave.
+    /// Waits for news, for the time of a heartbeat, until `paid`, or for the client to leave.
     async fn wait(
         &mut self,
         readable: Pin<&mut impl Future<Output = io::Result<()>>>,
+        paid: Option<Instant>,
     ) -> Result<(), Gone> {
         let news = self.reader.news.notified();
+        let soonest = paid.map_or(self.heartbeat_at, |paid| paid.min(self.heartbeat_at));
         let until = match self.peer {
-            Peer::Quiet => self.heartbeat_at,
-            Peer::Known => self.heartbeat_at.min(Instant::now() + PEER_CHECK),
+            Peer::Quiet => soonest,
+            Peer::Known => soonest.min(Instant::now() + PEER_CHECK),
         };
         let quiet = uring::time::sleep_until(until);
         let woken = match self.peer {

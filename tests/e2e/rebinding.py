@@ -121,7 +121,7 @@ def main():
         listen(PUBLIC, public)
         for address in FORBIDDEN:
             listen(address, forbidden)
-        with server.Process([server.FOREBAY, "serve", "--listen", "127.0.0.1:0", "--cores", "1"]) as running:
+        with server.Process([server.FOREBAY, "serve", "--listen", "127.0.0.1:0", "--cores", "1", "--hosts", "forebay"]) as running:
             server.Server.wait_ready(running)
             print(json.dumps({"outcomes": fetch_all(running), "reached": reached}), flush=True)
 

@@ -25,7 +25,8 @@ START_S = 180  # a debug build may have to compile the extractor first
 STOP_S = 60
 
 # `forebay serve` on a free port, allowed to fetch from loopback.
-SERVE = ["serve", "--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8"]
+# "forebay" is what the tests' requests call it.
+SERVE = ["serve", "--listen", "127.0.0.1:0", "--egress-allow", "127.0.0.0/8", "--hosts", "forebay"]
 ORIGIN = ["origin", "--addr", "127.0.0.1:0"]
 
 # Settings that tests change, by the name that they have here.

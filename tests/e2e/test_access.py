@@ -380,6 +380,47 @@ class Limits(Folder):
         again = lambda: ask(running, "GET", "/livez", source="127.0.0.2").status == 200
         self.assertTrue(server.wait_until(again))
 
+    def test_connections_of_all(self):
+        running = self.start("--connections-max", "3")
+        held = []
+
+        def connect():
+            connection = Connection(running.address)
+            self.addCleanup(connection.close)
+            connection.send(request("GET", "/livez"))
+            head = connection.read_head()
+            return connection, head
+
+        def fill():
+            connection, head = connect()
+            if head.status == 200:
+                held.append(connection)
+            return len(held) == 3
+
+        self.assertTrue(server.wait_until(fill))
+        late, head = connect()
+        self.assertEqual((head.status, head.field("connection"), head.field("retry-after")), (503, "close", "1"))
+        self.assertTrue(late.ended())
+        for connection in held:
+            connection.buffer = b""
+            connection.send(request("GET", "/livez"))
+            self.assertEqual(connection.read_head().status, 200, "who was there stays")
+        held.pop().close()
+        self.assertTrue(server.wait_until(lambda: connect()[1].status == 200), "the place was not given back")
+
+    def test_requests_of_an_address_at_a_time(self):
+        running = self.start("--limits-address-concurrency", "1")
+        _, origin = server.shared()
+        slow = {"urls": [origin.page(1, latency="60s")], "options": {"resume_window_s": 0}}
+        with Connection(running.address) as connection:
+            connection.send(request("POST", "/crawl/stream", slow))
+            connection.read_head()
+            self.limited(ask(running, "GET", "/metrics"))
+            self.assertEqual(ask(running, "GET", "/livez").status, 200)
+            self.assertEqual(ask(running, "GET", "/metrics", source="127.0.0.2").status, 200)
+        again = lambda: ask(running, "GET", "/metrics").status == 200
+        self.assertTrue(server.wait_until(again), "its place was not given back")
+
     def test_no_new_work_while_memory_is_short(self):
         running = self.start("--limits-memory-bytes-max", "1")
         _, origin = server.shared()
@@ -461,51 +502,6 @@ class Proxies(Folder):
             connection.send(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + request("GET", "/livez"))
             self.assertEqual(connection.read_response().status, 400)
             self.assertTrue(connection.ended())
-
-
-class Browsers(Folder):
-    APP = "https://app.example"
-
-    def preflight(self, running, origin, path="/crawl/stream", fields=()):
-        asked = [f"Origin: {origin}", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization"]
-        return ask(running, "OPTIONS", path, fields=[*asked, *fields])
-
-    def test_off_unless_configured(self):
-        running = self.start()
-        response = self.preflight(running, self.APP)
-        self.assertIsNone(response.field("access-control-allow-origin"))
-        self.refused(ask(running, "GET", "/metrics", fields=[f"Origin: {self.APP}"]), 403, "forbidden")
-        rebound = [f"Origin: http://evil.example:{running.port}"]
-        with Connection(running.address) as connection:
-            connection.send(request("POST", "/extract", PAGE, [*HTML, *rebound], host=f"evil.example:{running.port}"))
-            self.refused(connection.read_response(), 403, "forbidden")
-        own = f"127.0.0.1:{running.port}"
-        with Connection(running.address) as connection:
-            connection.send(request("POST", "/extract", PAGE, [*HTML, f"Origin: http://{own}"], host=own))
-            self.assertEqual(connection.read_response().status, 200)
-
-    def test_named_origins_may_ask_and_read(self):
-        key, entry = new_key("page", "metrics")
-        running = self.start("--cors-origins", self.APP, "--auth-keys-file", self.path("keys.toml", entry))
-        preflight = self.preflight(running, self.APP)
-        self.assertEqual((preflight.status, preflight.field("access-control-allow-origin")), (204, self.APP))
-        self.assertIn("POST", preflight.field("access-control-allow-methods"))
-        for name in ("Authorization", "X-API-Key", "Content-Type", "Last-Event-ID"):
-            self.assertIn(name, preflight.field("access-control-allow-headers"))
-        for fields, status in ((["Accept: */*"], 401), ([bearer(key)], 200)):
-            response = ask(running, "GET", "/metrics", fields=[f"Origin: {self.APP}", *fields])
-            self.assertEqual((response.status, response.field("access-control-allow-origin")), (status, self.APP))
-            for name in ("X-Stream-ID", "X-Request-ID", "Retry-After"):
-                self.assertIn(name, response.field("access-control-expose-headers"))
-            self.assertIn("Origin", response.field("vary"))
-        other = self.preflight(running, "https://other.example")
-        self.assertIsNone(other.field("access-control-allow-origin"))
-        self.refused(ask(running, "GET", "/metrics", fields=["Origin: null", bearer(key)]), 403, "forbidden")
-
-    def test_no_body_is_sniffed(self):
-        running, _ = server.shared()
-        for path in ("/no", "/metrics", "/healthz"):
-            self.assertEqual(ask(running, "GET", path).field("x-content-type-options"), "nosniff", path)
 
 
 class AuditLog(Folder):

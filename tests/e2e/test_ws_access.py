@@ -128,6 +128,62 @@ class Rates(Sockets):
         self.assertTrue(server.wait_until(taken, 30), f"{running.memory_bytes()} bytes, limit {limit}")
 
 
+class Bytes(Sockets):
+    """A key's bytes are charged while they are sent: its streams pause, and nothing new begins."""
+
+    PER_MIN = 1_500_000  # 25 KB a second, and a minute's worth at once; a page has some 190 KB
+    PAGES = 60
+
+    def start_limited(self):
+        flags = ("--buffer-bytes-max", "65536", "--stream-replay-bytes-max", "65536")
+        return self.with_key(f"bytes_per_min = {self.PER_MIN}\n", *flags)
+
+    def body(self):
+        urls = [self.origin.page(n, size="100k") for n in range(self.PAGES)]
+        options = {"formats": ["text", "markdown"], "robots": "ignore", "deadline_ms": 600_000, "timeout_ms": 120_000}
+        return {"urls": urls, "options": options}
+
+    def paused(self, running, began, got):
+        """Whether the key may begin nothing now; then what was sent is what it had."""
+        answer = ask(running, "POST", "/crawl", {"urls": [self.origin.page(1)]}, [bearer(self.key)])
+        if answer.status == 200:
+            return False
+        self.refused(answer, 429, "rate_limited")
+        self.assertIn("bytes", answer.json()["error"]["message"])
+        earned = self.PER_MIN * (1 + (time.monotonic() - began) / 60)
+        self.assertLess(got, earned + 8 * 65536)
+        return True
+
+    def test_a_stream_pauses_and_goes_on(self):
+        running = self.start_limited()
+        with Connection(running.address) as connection:
+            connection.send(request("POST", "/crawl/stream", self.body(), [bearer(self.key)]))
+            connection.socket.settimeout(0.5)
+            began, got, paused = time.monotonic(), 0, False
+            while not paused:
+                try:
+                    self.assertTrue(connection.fill(), "ended before its bytes were used up")
+                    got, connection.buffer = got + len(connection.buffer), b""
+                except TimeoutError:
+                    paused = self.paused(running, began, got)
+            connection.socket.settimeout(60)
+            self.assertTrue(connection.fill() and connection.buffer, "goes on once it is paid")
+
+    def test_a_socket_pauses_and_goes_on(self):
+        running = self.start_limited()
+        socket = self.connect(running, self.key)
+        self.op(socket, "crawl", id="a", data=self.body())
+        began, got, paused = time.monotonic(), 0, False
+        while not paused:
+            try:
+                got += len(socket.recv(timeout=0.5))
+            except TimeoutError:
+                paused = self.paused(running, began, got)
+        self.crawl(socket, "b", self.origin.page(1))
+        self.refused_op(self.read(socket, "b", "error"), "rate_limited")
+        self.read(socket, "a", "result")
+
+
 class Revoked(Sockets):
     def reload(self, running, text):
         self.path("keys.toml", text)

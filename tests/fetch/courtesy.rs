@@ -203,8 +203,8 @@ fn crawl_delay_spaces_the_starts_of_all_cores_and_says_so() {
     assert!(starts[5] - starts[0] >= Duration::from_millis(1_300));
 }
 
-#[test]
-fn no_more_at_once_than_the_setting_says_over_all_cores() {
+/// Fetches from an origin with two cores, by these names; how many requests were under way at most.
+fn most_at_once(config: FetchConfig, names: &'static [&'static str]) -> usize {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (here, top) = (Arc::clone(&now), Arc::clone(&most));
     let origin = Origin::start(move |conn| {
@@ -216,7 +216,6 @@ fn no_more_at_once_than_the_setting_says_over_all_cores() {
         }
     });
     let url = origin.url("/page");
-    let narrow = FetchConfig { host_concurrency: 3, ..config() };
     let main = || {
         let url = url.clone();
         move |fetcher: Rc<Fetcher>| async move {
@@ -224,14 +223,58 @@ fn no_more_at_once_than_the_setting_says_over_all_cores() {
                 let fetcher = Rc::clone(&fetcher);
                 async move { fetcher.fetch(&request(&url)).await }
             };
-            let tasks: Vec<_> = (0..30).map(|_| uring::spawn(fetch(url.clone()))).collect();
+            let named = |n: usize| url.replace("127.0.0.1", names[n % names.len()]);
+            let tasks: Vec<_> = (0..30).map(|n| uring::spawn(fetch(named(n)))).collect();
             for task in tasks {
                 assert!(task.await.is_ok());
             }
         }
     };
-    on_cores(narrow, loopback, [main(), main()]);
-    assert_eq!(most.load(Ordering::SeqCst), 3);
+    on_cores(config, loopback, [main(), main()]);
+    most.load(Ordering::SeqCst)
+}
+
+#[test]
+fn no_more_at_once_than_the_setting_says_over_all_cores() {
+    let narrow = FetchConfig { host_concurrency: 3, ..config() };
+    assert_eq!(most_at_once(narrow, &["127.0.0.1"]), 3);
+}
+
+#[test]
+fn many_names_of_one_address_are_one_address() {
+    let names = &["127.0.0.1", "a.test", "b.test", "c.test", "d.test", "e.test"];
+    let narrow = FetchConfig { host_concurrency: 3, address_concurrency: 4, ..config() };
+    assert_eq!(most_at_once(narrow, names), 4);
+    let wide = FetchConfig { host_concurrency: 3, ..config() };
+    assert!(most_at_once(wide, names) > 4);
+}
+
+#[test]
+fn all_requests_of_the_process_are_bounded_and_who_waits_says_so() {
+    let names = &["127.0.0.1", "a.test", "b.test", "c.test", "d.test", "e.test"];
+    let narrow = FetchConfig { concurrency_max: 2, ..config() };
+    assert_eq!(most_at_once(narrow, names), 2);
+    let mute = Origin::start(|conn| {
+        conn.request();
+        conn.wait_for_close();
+    });
+    let (url, other) = (mute.url("/"), mute.url("/").replace("127.0.0.1", "a.test"));
+    let patient =
+        FetchConfig { concurrency_max: 1, ttfb_timeout: Duration::from_secs(60), ..config() };
+    on_core(patient, loopback, |fetcher| async move {
+        let first = request(&url);
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let second = FetchRequest { deadline, ..request(&other) };
+        let both = uring::select2(
+            Box::pin(fetcher.fetch(&first)),
+            Box::pin(async {
+                uring::time::sleep(Duration::from_millis(50)).await;
+                fetcher.fetch(&second).await
+            }),
+        );
+        let uring::Either::Right(waited) = both.await else { panic!("the first has no answer") };
+        assert_eq!(waited.unwrap_err().error.stage, Stage::Pace);
+    });
 }
 
 #[test]

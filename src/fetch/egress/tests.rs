@@ -115,7 +115,7 @@ const TABLE: &[(&str, &str)] = &[
     ("64:ff9b:0:0:0:1::", "unallocated, RFC 4291"),
     ("64:ff9b:1::", "local-use NAT64, RFC 8215 holding 0.0.0.0"),
     ("64:ff9b:1::c0a8:1", "local-use NAT64, RFC 8215 holding 192.168.0.1"),
-    ("64:ff9b:1:ffff:ffff:ffff:808:808", "local-use NAT64, RFC 8215"),
+    ("64:ff9b:1:ffff:ffff:ffff:808:808", "local-use NAT64, RFC 8215 holding 255.255.255.255"),
     ("64:ff9b:2::", "unallocated, RFC 4291"),
     ("100::", "discard-only, RFC 6666"),
     ("100::ffff:ffff:ffff:ffff", "discard-only, RFC 6666"),
@@ -191,7 +191,8 @@ fn every_special_range_is_refused_by_its_name_and_its_neighbours_are_not() {
             assert!(verdict.is_ok(), "{ip} is globally routable: {verdict:?}");
             continue;
         }
-        let message = verdict.expect_err(ip).to_string();
+        let by_name = verdict.expect_err(ip).to_string();
+        let message = check(&guard, ip, ip, 443).expect_err(ip).to_string();
         let shown: IpAddr = ip.parse().unwrap();
         let expected = match class.split_once(" holding ") {
             None => format!("{shown} is not globally routable ({class})"),
@@ -201,6 +202,54 @@ fn every_special_range_is_refused_by_its_name_and_its_neighbours_are_not() {
         };
         assert!(message.starts_with(&expected), "{message}, expected {expected}");
         assert_eq!(message.contains("inside it"), class.contains(" holding "), "{message}");
+        // A name's address is not told, only what kind it is.
+        let class = class.split(" holding ").next().unwrap();
+        let expected = format!("an address of name.test is not globally routable ({class})");
+        assert!(by_name.starts_with(&expected), "{by_name}, expected {expected}");
+        let told = by_name.split([' ', ',', ';', '(', ')']).any(|w| w.parse::<IpAddr>().is_ok());
+        assert!(!told, "{by_name}");
+    }
+}
+
+#[test]
+fn a_rule_that_denies_a_names_address_does_not_tell_it() {
+    let guard = guard(&[], &["8.8.8.0/24"]);
+    let told = |host| check(&guard, host, "8.8.8.8", 443).unwrap_err().to_string();
+    assert_eq!(told("8.8.8.8"), "8.8.8.8 is refused by egress.deny");
+    assert_eq!(told("a.test"), "an address of a.test is refused by egress.deny");
+}
+
+#[test]
+fn an_address_of_the_networks_own_nat64_is_what_it_is_translated_to() {
+    let nat64 = |prefixes: &[&str], allow: &[&str]| {
+        let texts: Vec<String> = prefixes.iter().map(|text| (*text).to_owned()).collect();
+        guard(allow, &["8.8.4.4"]).with_nat64(&texts)
+    };
+    // RFC 6052 §2.4, with a public address and a private one: 203.1.2.3 and 10.0.0.1.
+    for (prefix, public, private) in [
+        ("2001:db8::/32", "2001:db8:cb01:203::", "2001:db8:a00:1::"),
+        ("2a00:db8:100::/40", "2a00:db8:1cb:102:3::", "2a00:db8:10a:0:1::"),
+        ("2a00:db8:122::/48", "2a00:db8:122:cb01:2:300::", "2a00:db8:122:a00:0:100::"),
+        ("2a00:db8:122:300::/56", "2a00:db8:122:3cb:1:203::", "2a00:db8:122:30a:0:1::"),
+        ("2a00:db8:122:344::/64", "2a00:db8:122:344:cb:102:300:0", "2a00:db8:122:344:a:0:100:0"),
+        ("2a00:db8:122:344::/96", "2a00:db8:122:344::203.1.2.3", "2a00:db8:122:344::10.0.0.1"),
+        ("64:ff9b::/96", "64:ff9b::203.1.2.3", "64:ff9b::10.0.0.1"),
+    ] {
+        let own = nat64(&[prefix], &[]).unwrap();
+        assert!(check(&own, "a.test", public, 443).is_ok(), "{public}");
+        let refused = check(&own, private, private, 443).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("inside it, 10.0.0.1 is not globally routable (private, RFC 1918)"),
+            "{refused}"
+        );
+        assert!(refused.contains("(NAT64, egress.nat64)"), "{refused}");
+        assert!(check(&nat64(&[prefix], &["10.0.0.1"]).unwrap(), "a.test", private, 443).is_ok());
+    }
+    let both = nat64(&["2a00:1::/32", "2a00:1:0:1::/96"], &[]).unwrap();
+    assert!(check(&both, "a.test", "2a00:1:0:1::10.0.0.1", 443).is_err(), "the longer one counts");
+    assert!(check(&both, "a.test", "2a00:1:0:1::8.8.4.4", 443).is_err(), "egress.deny");
+    for wrong in ["", "10.0.0.0/32", "2a00:1::/33", "2a00:1::", "2a00:1::1/96", "nat.test"] {
+        assert!(nat64(&[wrong], &[]).is_err(), "{wrong}");
     }
 }
 
@@ -256,6 +305,14 @@ const RULES: &[RuleCase] = &[
     (&["2002::/16"], &[], "a.test", "2002:7f00:1::1", 80, false),
     (&["2002::/16"], &[], "a.test", "2002:808:808::1", 80, true),
     (&["::/0"], &["10.0.0.0/8"], "a.test", "64:ff9b::10.0.0.1", 80, false),
+    // Wherever a network keeps the IPv4 address behind the local-use prefix.
+    (&["64:ff9b:1::/48"], &[], "a.test", "64:ff9b:1::8.8.8.8", 80, true),
+    (&["64:ff9b:1::/48"], &[], "a.test", "64:ff9b:1::10.0.0.1", 80, false),
+    (&["64:ff9b:1::/48"], &[], "a.test", "64:ff9b:1:808:8:800::", 80, true),
+    (&["64:ff9b:1::/48"], &[], "a.test", "64:ff9b:1:a00:0:100::", 80, false),
+    (&["64:ff9b:1::/48"], &[], "a.test", "64:ff9b:1:0:a:0:100:0", 80, false),
+    (&["64:ff9b:1::/48"], &[], "a.test", "64:ff9b:1:a::100:0:0", 80, false),
+    (&["64:ff9b:1::/48"], &[], "a.test", "64:ff9b:1::", 80, false),
     // Names.
     (&["in.test"], &[], "in.test", "10.0.0.1", 80, true),
     (&["in.test"], &[], "IN.test", "10.0.0.1", 80, false),
@@ -331,7 +388,7 @@ proptest! {
     /// The slow, obvious twin: what the standard library says of an IPv4 address.
     #[test]
     fn never_approves_what_std_calls_special(bits: u32) {
-        let ip = std::net::Ipv4Addr::from_bits(bits);
+        let ip = Ipv4Addr::from_bits(bits);
         let special = ip.is_private() || ip.is_loopback() || ip.is_link_local()
             || ip.is_broadcast() || ip.is_documentation() || ip.is_multicast()
             || ip.is_unspecified() || ip.octets()[0] == 0 || ip.octets()[0] >= 240;

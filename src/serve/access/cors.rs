@@ -64,10 +64,10 @@ impl Cors {
         !self.any && self.origins.is_empty()
     }
 
-    /// Judges a request. `open`: the server asks for no credential, so a name that somebody points
-    /// at our address (DNS rebinding) must not count as ours.
+    /// Judges a request. `ours`: whether `Host` names this server, and not what somebody points at our
+    /// address (DNS rebinding).
     #[must_use]
-    pub fn judge(&self, origin: Option<&[u8]>, host: Option<&str>, open: bool) -> Verdict {
+    pub fn judge(&self, origin: Option<&[u8]>, host: Option<&str>, ours: bool) -> Verdict {
         let Some(origin) = origin else { return Verdict::Same };
         if self.any {
             return Verdict::Allowed(Bytes::from_static(b"*"));
@@ -76,11 +76,18 @@ impl Cors {
             return Verdict::Allowed(known.clone());
         }
         let authority = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
-        let ours = |host: &str| {
-            authority.is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
-                && (!open || names_loopback(host))
+        let same = |host: &str| {
+            ours && authority.is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
         };
-        if host.is_some_and(ours) { Verdict::Same } else { Verdict::Refused }
+        if host.is_some_and(same) { Verdict::Same } else { Verdict::Refused }
+    }
+
+    /// Whether a browser sends it for a page of another origin without saying of which: a picture, a
+    /// frame, a link (Fetch Metadata Request Headers, `Sec-Fetch-Site`). Such a page can't read the
+    /// answer, but the work would be done.
+    #[must_use]
+    pub fn is_foreign(&self, verdict: &Verdict, site: Option<&[u8]>) -> bool {
+        !self.any && *verdict == Verdict::Same && matches!(site, Some(b"cross-site" | b"same-site"))
     }
 
     /// The fields of any answer to that verdict.
@@ -116,33 +123,25 @@ fn is_origin(text: &str) -> bool {
     matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
 }
 
-/// Whether a `Host` can only mean this machine.
-fn names_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn judge(origins: &[&str], origin: &str, host: &str, open: bool) -> Verdict {
+    fn cors(origins: &[&str]) -> Cors {
         let origins: Vec<String> = origins.iter().map(|text| (*text).to_owned()).collect();
-        Cors::new(&origins).unwrap().judge(Some(origin.as_bytes()), Some(host), open)
+        Cors::new(&origins).unwrap()
+    }
+
+    fn judge(origins: &[&str], origin: &str, host: &str, ours: bool) -> Verdict {
+        cors(origins).judge(Some(origin.as_bytes()), Some(host), ours)
     }
 
     #[test]
     fn only_named_origins_and_our_own_may_ask() {
         let app = "https://app.example.com";
-        assert_eq!(judge(&[app], app, "api:1", false), Verdict::Allowed(Bytes::from(app)));
-        assert_eq!(judge(&["*"], "null", "api", true), Verdict::Allowed(Bytes::from("*")));
+        assert_eq!(judge(&[app], app, "api:1", true), Verdict::Allowed(Bytes::from(app)));
+        assert_eq!(judge(&["*"], "null", "api", false), Verdict::Allowed(Bytes::from("*")));
         for other in [
             "https://app.example.com:8443",
             "http://app.example.com",
@@ -151,25 +150,34 @@ mod tests {
             "https://app.example.com.evil",
             "",
         ] {
-            assert_eq!(judge(&[app], other, "api:1", false), Verdict::Refused, "{other}");
+            assert_eq!(judge(&[app], other, "api:1", true), Verdict::Refused, "{other}");
         }
         assert_eq!(judge(&[], "http://127.0.0.1:8080", "127.0.0.1:8080", true), Verdict::Same);
         assert_eq!(judge(&[], "http://[::1]:80", "[::1]:80", true), Verdict::Same);
-        assert_eq!(judge(&[], "https://api", "API", false), Verdict::Same);
+        assert_eq!(judge(&[], "https://api", "API", true), Verdict::Same);
         assert_eq!(Cors::default().judge(None, None, true), Verdict::Same);
     }
 
     #[test]
-    fn a_name_pointed_at_us_is_not_ours_while_we_are_open() {
+    fn a_name_pointed_at_us_is_not_ours() {
         assert_eq!(
-            judge(&[], "http://evil.example:8080", "evil.example:8080", true),
+            judge(&[], "http://evil.example:8080", "evil.example:8080", false),
             Verdict::Refused
         );
         assert_eq!(judge(&[], "http://evil.example", "127.0.0.1:8080", true), Verdict::Refused);
-        assert_eq!(
-            judge(&[], "http://127.0.0.1.evil:1", "127.0.0.1.evil:1", true),
-            Verdict::Refused
-        );
+    }
+
+    #[test]
+    fn a_page_elsewhere_that_does_not_say_where_is_told_by_its_browser() {
+        let (none, app) = (cors(&[]), Verdict::Allowed(Bytes::from("https://app.example.com")));
+        for site in [&b"cross-site"[..], b"same-site"] {
+            assert!(none.is_foreign(&Verdict::Same, Some(site)));
+            assert!(!none.is_foreign(&app, Some(site)), "it was named");
+            assert!(!cors(&["*"]).is_foreign(&Verdict::Same, Some(site)));
+        }
+        for own in [None, Some(&b"same-origin"[..]), Some(b"none")] {
+            assert!(!none.is_foreign(&Verdict::Same, own));
+        }
     }
 
     #[test]

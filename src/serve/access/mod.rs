@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod cors;
 pub mod keys;
+pub mod names;
 pub mod peer;
 pub mod proxies;
 pub mod quota;
@@ -15,15 +16,16 @@ pub mod visit;
 
 use super::tls;
 use crate::cluster::Cluster;
-use crate::config::{Config, Wrong};
-use crate::limits::CORS_ORIGINS_MAX;
-use crate::observe::process::Process;
+use crate::config::{Config, MemoryLimit, Wrong};
+use crate::limits::{CORS_ORIGINS_MAX, HOSTS_NAMED_MAX};
+use crate::observe::process::{Process, memory_total};
 use crate::proto::forwarded::ForwardedField;
 use arc_swap::ArcSwap;
 use audit::Audit;
 use cors::Cors;
 use governor::clock::DefaultClock;
 use keys::{Key, Keys, KeysError};
+use names::Names;
 use proxies::Networks;
 use quota::KeyLimits;
 use rate::AddressRate;
@@ -75,6 +77,7 @@ pub struct Access {
     pub proxy_protocol: bool,
     proxies: Networks,
     forwarded_field: ForwardedField,
+    names: Names,
     cors: Cors,
     requests: Option<AddressRate>,
     failures: Option<AddressRate>,
@@ -143,7 +146,7 @@ impl Access {
         if config.proxy_protocol && proxies.is_empty() {
             return Err(setting("server.proxy_protocol", PROXIES_NEEDED.to_owned()));
         }
-        let cors = Cors::new(&config.cors_origins).map_err(|what| setting("cors.origins", what))?;
+        let (names, cors) = browsers(config)?;
         let audit =
             match &config.audit_file {
                 Some(path) => Some(Audit::start(path).map_err(|error| {
@@ -161,6 +164,7 @@ impl Access {
             proxy_protocol: config.proxy_protocol,
             proxies,
             forwarded_field: config.forwarded_field,
+            names,
             cors,
             requests: AddressRate::per_minute(
                 config.address_requests_per_min,
@@ -176,7 +180,7 @@ impl Access {
             connections_max: if most == 0 { config.connections_max.div_ceil(4) } else { most },
             loopback_connections_max: most,
             audit,
-            memory_bytes_max: config.memory_bytes_max,
+            memory_bytes_max: memory_bytes_max(config.memory_bytes_max),
             pressed: AtomicBool::new(false),
             cluster: OnceLock::new(),
         })
@@ -222,6 +226,13 @@ impl Access {
         for some in origins.chunks(size) {
             if let Err(what) = Cors::new(some) {
                 wrong.push(Wrong::new("cors.origins", what));
+            }
+        }
+        let hosts = &config.hosts;
+        let size = if hosts.len() > HOSTS_NAMED_MAX { hosts.len() } else { 1 };
+        for some in hosts.chunks(size) {
+            if let Err(what) = Names::new(some) {
+                wrong.push(Wrong::new("server.hosts", what));
             }
         }
         if let Some(path) = &config.audit_file
@@ -329,6 +340,12 @@ impl Access {
         }
     }
 
+    /// Resident bytes above which no new work is taken; 0 for no limit.
+    #[must_use]
+    pub const fn memory_bytes_max(&self) -> u64 {
+        self.memory_bytes_max
+    }
+
     /// Whether memory is looked at, at all.
     #[must_use]
     pub const fn watches_memory(&self) -> bool {
@@ -384,6 +401,21 @@ fn is_for_anybody(config: &Config) -> bool {
     config.auth_keys_file.is_none() && !config.auth_open && !config.listen.ip().is_loopback()
 }
 
+/// By what names it goes, and whose pages may ask.
+fn browsers(config: &Config) -> Result<(Names, Cors), AccessError> {
+    let setting = |setting, what: String| AccessError::Setting { setting, what };
+    let names = Names::new(&config.hosts).map_err(|what| setting("server.hosts", what))?;
+    let cors = Cors::new(&config.cors_origins).map_err(|what| setting("cors.origins", what))?;
+    Ok((names, cors))
+}
+
+fn memory_bytes_max(limit: MemoryLimit) -> u64 {
+    match limit {
+        MemoryLimit::Auto => memory_total().map_or(0, |total| total / 5 * 4),
+        MemoryLimit::Bytes(bytes) => bytes,
+    }
+}
+
 fn key_defaults(config: &Config) -> KeyLimits {
     KeyLimits {
         requests_per_min: config.key_requests_per_min,
@@ -429,6 +461,7 @@ mod tests {
             ("server.trusted_proxies", "proxy.example", "server.trusted_proxies"),
             ("server.proxy_protocol", "true", "server.trusted_proxies"),
             ("cors.origins", "example.com", "cors.origins"),
+            ("server.hosts", "http://a", "server.hosts"),
             ("tls.cert", "/none", "go together"),
             ("auth.keys_file", "/none", "auth.keys_file: /none"),
             ("audit.file", "/none/a", "audit.file"),
@@ -460,6 +493,18 @@ mod tests {
         config.audit_file = Some(folder);
         let wrong = Access::check(&config);
         assert!(wrong[6].to_string().starts_with("audit.file: "), "{wrong:?}");
+    }
+
+    #[test]
+    fn memory_has_a_limit_unless_told_otherwise() {
+        let limit = |value: &str| {
+            start(|config| config.set("limits.memory_bytes_max", value).unwrap()).unwrap()
+        };
+        assert_eq!(limit("auto").memory_bytes_max(), memory_total().unwrap() / 5 * 4);
+        assert!(start(|_| {}).unwrap().watches_memory());
+        assert_eq!(limit("7").memory_bytes_max(), 7);
+        assert!(!limit("0").watches_memory());
+        assert!(Config::default().set("limits.memory_bytes_max", "much").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::Access;
 use super::audit::{Asked, Entry};
 use super::cors::{Cors, Verdict};
 use super::keys::{Credential, Key, Scope};
+use super::peer::Found;
 use super::quota::UrlsRefused;
 use super::rate::{Reading, write_fields};
 use super::table::{AddressKey, Counted};
@@ -21,6 +22,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// When to come back where no time can be computed: something that runs has to end first.
 const SOON: Duration = Duration::from_secs(1);
 
+/// Bytes of an answer after which the other nodes hear of them.
+const TOLD_BYTES: u64 = 64 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Visit {
@@ -35,8 +39,14 @@ pub struct Visit {
     key: Option<Arc<Key>>,
     /// The reading of the keys that it was found in.
     seen: u64,
+    /// Bytes that were paid for since the other nodes were told.
+    untold: u64,
     credential: Credential,
     origin: Verdict,
+    /// Whether it names this server.
+    named: bool,
+    /// Whether a page elsewhere has it made, and not to be shown itself.
+    foreign: bool,
     /// Whether a browser asks if it may ask (Fetch standard, "CORS-preflight request").
     preflight: bool,
     method: Option<Method>,
@@ -63,8 +73,11 @@ impl Visit {
             trace: None,
             key: None,
             seen: 0,
+            untold: 0,
             credential: Credential::None,
             origin: Verdict::Same,
+            named: true,
+            foreign: false,
             preflight: false,
             method: None,
             target: None,
@@ -103,7 +116,16 @@ impl Visit {
                 offered.filter(|_| route == Some(Route::CrawlWs)),
             );
         }
-        visit.origin = access.cors.judge(request.field("origin"), request.host(), access.is_open());
+        let open = access.is_open();
+        // What asks for a key has nothing to fear of a browser: it sends none by itself. And a browser
+        // always has a `Host`.
+        visit.named = !open || request.host().is_none_or(|host| access.names.know(host));
+        visit.origin = access.cors.judge(request.field("origin"), request.host(), visit.named);
+        let shown = route.is_some_and(Route::is_page)
+            && request.field("sec-fetch-mode").is_some_and(|mode| mode == b"navigate");
+        visit.foreign = open
+            && !shown
+            && access.cors.is_foreign(&visit.origin, request.field("sec-fetch-site"));
         visit.preflight = visit.origin != Verdict::Same
             && request.method() == Method::Options
             && request.field("access-control-request-method").is_some();
@@ -128,7 +150,7 @@ impl Visit {
 
     /// The key with the reading of the keys that it was found in, and the target: what is known of a
     /// connection that goes over to another protocol.
-    pub fn hand_over(&mut self) -> ((Option<Arc<Key>>, u64), Option<Box<str>>) {
+    pub fn hand_over(&self) -> (Found, Option<Box<str>>) {
         ((self.key.clone(), self.seen), self.target.clone())
     }
 
@@ -161,7 +183,11 @@ impl Visit {
         if self.method == Some(Method::Options) {
             return Ok(held);
         }
-        if self.origin == Verdict::Refused {
+        if !self.named {
+            let message = "this server does not go by the name in Host (server.hosts)";
+            return Err(ApiError::new(ApiCode::Forbidden, message));
+        }
+        if self.origin == Verdict::Refused || self.foreign {
             let message = "requests of that origin are not allowed here (cors.origins)";
             return Err(ApiError::new(ApiCode::Forbidden, message));
         }
@@ -270,12 +296,28 @@ impl Visit {
         key.quota.begin_connection().map_err(|most| too_many(most, "connections"))
     }
 
-    /// The request is over: pays for its bytes and notes it. `false` where the note was dropped.
-    pub fn finish(&self, access: &Access, end: &End<'_>) -> bool {
-        if let Some(key) = &self.key {
-            key.quota.charge(Instant::now(), end.bytes);
+    /// Pays for bytes of the answer that were sent.
+    pub fn charge(&mut self, access: &Access, bytes: u64) {
+        let Some(key) = self.key.as_ref().filter(|key| key.quota.limits().bytes_per_min > 0) else {
+            return;
+        };
+        key.quota.charge(Instant::now(), bytes);
+        self.untold += bytes;
+        if self.untold >= TOLD_BYTES {
+            self.untold = 0;
             self.tell_nodes(access);
         }
+    }
+
+    /// How long no more of a stream is sent, because the key has used up its bytes.
+    #[must_use]
+    pub fn overdrawn(&self, now: Instant) -> Option<Duration> {
+        self.key.as_ref()?.quota.overdrawn(now)
+    }
+
+    /// The request is over: notes it. `false` where the note was dropped.
+    pub fn finish(&self, access: &Access, end: &End<'_>) -> bool {
+        self.tell_nodes(access);
         let Some(audit) = &access.audit else { return true };
         let trace_id = self.trace.as_ref().map(TraceContext::trace_id_text);
         let entry = Entry {

@@ -116,9 +116,7 @@ impl Socket {
                 peer.begin_note(name, asked_for(request, &self.node.shared.config), now)
             }
             Op::Add { urls, .. } => peer.begin_note(name, urls.iter().map(|url| &**url), now),
-            Op::Cancel { .. } | Op::Resume { .. } => {
-                peer.begin_note(name, std::iter::empty(), now)
-            }
+            Op::Cancel { .. } | Op::Resume { .. } => peer.begin_note(name, std::iter::empty(), now),
             Op::Ack { .. } | Op::Credit { .. } | Op::Ping { .. } | Op::Status { .. } => None,
         }
     }

@@ -104,7 +104,11 @@ impl Socket {
             }
             if out.is_empty() {
                 self.rest(&mut out);
+                let now = Instant::now();
+                // With nothing owed its session's own time is the next.
+                let paid = self.peer.overdrawn(now).filter(|_| !self.streams.is_empty());
                 let until = self.session.poll_timeout().ok_or(Gone)?;
+                let until = paid.map_or(until, |owed| until.min(now + owed));
                 let quiet = select2(self.news.notified(), uring::time::sleep_until(until));
                 match select2(quiet, readable.as_mut()).await {
                     Either::Left(Either::Left(())) => {}
@@ -154,7 +158,9 @@ impl Socket {
         {
             outbox.control(frames);
         }
-        self.fill_events();
+        if self.peer.overdrawn(Instant::now()).is_none() {
+            self.fill_events();
+        }
         self.streams.iter_mut().for_each(|attached| attached.tell_taken(&self.node));
         if let Some(outbox) = &mut self.outbox {
             outbox.poll_gather(out);
