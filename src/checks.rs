@@ -98,9 +98,10 @@ mod tests {
     use crate::parts::fetch_config;
 
     /// A value for each setting that its type takes and a server can't use.
-    const MISTAKES: [(&str, &str); 20] = [
+    const MISTAKES: [(&str, &str); 22] = [
         ("egress.allow", "10.0.0.0/99"),
         ("egress.deny", "a b"),
+        ("egress.nat64", "2001:db8:64::/33"),
         ("egress.proxy", "ftp://proxy"),
         ("fetch.user_agent", "a\u{7f}b"),
         ("fetch.extra_ca", "/none/ca.pem"),
@@ -109,6 +110,7 @@ mod tests {
         ("server.listen", "0.0.0.0:80"),
         ("server.trusted_proxies", "proxy.example"),
         ("server.proxy_protocol", "true"),
+        ("server.hosts", "http://a.example"),
         ("cors.origins", "example.com"),
         ("tls.cert", "/none/cert.pem"),
         ("tls.key", "/none/key.pem"),

@@ -14,6 +14,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+/// A key, where there is one, and the reading of the keys file that it was found in.
+pub type Found = (Option<Arc<Key>>, u64);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Peer {
@@ -54,13 +57,12 @@ pub struct Outcome<'a> {
 }
 
 impl Peer {
-    /// Whoever `key` belongs to, at that address; `seen` is the reading of the keys in which it was
-    /// found.
+    /// Whoever the key belongs to, at that address.
     #[must_use]
     pub fn new(
         access: Arc<Access>,
         address: IpAddr,
-        (key, seen): (Option<Arc<Key>>, u64),
+        (key, seen): Found,
         target: Option<Box<str>>,
     ) -> Self {
         Self { access, address, key, seen, request_id: None, trace: None, target }
@@ -193,11 +195,8 @@ mod tests {
         let mut access = Access::start(&config).unwrap();
         access.keys = Some(super::super::Reloaded::new(std::path::PathBuf::new(), keys(&crawl)));
         let access = Arc::new(access);
-        let brought = Credential::of(
-            std::iter::empty(),
-            std::iter::once(secret.as_bytes()),
-            std::iter::empty(),
-        );
+        let none = std::iter::empty;
+        let brought = Credential::of(none(), std::iter::once(secret.as_bytes()), none());
         let Credential::Digest(digest) = brought else { panic!("it has the form of a key") };
         let key = access.keys.as_ref().unwrap().now.load().find(&digest).cloned();
         assert!(key.is_some());

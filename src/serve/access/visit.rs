@@ -4,6 +4,7 @@ use super::Access;
 use super::audit::{Asked, Entry};
 use super::cors::{Cors, Verdict};
 use super::keys::{Credential, Key, Scope};
+use super::peer::Found;
 use super::quota::UrlsRefused;
 use super::rate::{Reading, write_fields};
 use super::table::{AddressKey, Counted};
@@ -149,7 +150,7 @@ impl Visit {
 
     /// The key with the reading of the keys that it was found in, and the target: what is known of a
     /// connection that goes over to another protocol.
-    pub fn hand_over(&mut self) -> ((Option<Arc<Key>>, u64), Option<Box<str>>) {
+    pub fn hand_over(&self) -> (Found, Option<Box<str>>) {
         ((self.key.clone(), self.seen), self.target.clone())
     }
 
