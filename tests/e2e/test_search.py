@@ -385,8 +385,11 @@ class Local(unittest.TestCase):
 
     def find(self, query, **body):
         body = {"query": query, "options": FIRST, "include_content": False, **body}
+        def answered():
+            events = events_of(self.server, body)[1]
+            return any(event["type"] == "search" for event in events) and events
+
         # The index may be busy for longer than a search waits, where the machine is.
-        answered = lambda: any(event["type"] == "search" for event in (events := events_of(self.server, body)[1])) and events
         events = server.wait_until(answered, 60)
         self.assertTrue(events, "the index never answered")
         count = search_event(events)["urls_found"]
