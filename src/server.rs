@@ -8,6 +8,7 @@ use crate::crawl::cached::Pages;
 use crate::crawl::lane;
 use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
 use crate::crawl::node::{Node, Shared};
+use crate::crawl::reading::Reading;
 use crate::crawl::report;
 use crate::extract::{self, ExtractConfig, Extractor, LoadError, Ticker};
 use crate::fetch::pool::PoolLimits;
@@ -164,6 +165,7 @@ impl Server {
             extractor: OnceLock::new(),
             spans,
             cluster,
+            reading: Reading::start(config.lane_class)?,
             pages: Pages::new(&config),
             search,
             config: Live::new(config),

@@ -7,6 +7,7 @@ use super::cached::{Pages, Waiting};
 use super::live::{AddError, Live};
 use super::mesh::{LaneJob, LaneReply, Message, PageJob};
 use super::mirror;
+use super::reading::Reading;
 use super::report;
 use super::spare::Spares;
 use crate::cluster::Cluster;
@@ -61,6 +62,8 @@ pub struct Shared {
     pub spans: Spans,
     /// What is shared with other nodes.
     pub cluster: Cluster,
+    /// Where long bodies are read.
+    pub reading: Reading,
     /// The page cache, and the pages on their way into it.
     pub pages: Pages,
     /// Where a deepsearch finds its hits.
@@ -129,6 +132,8 @@ pub struct Node {
     fetch_counted: Cell<[u64; 7]>,
     /// When the core must have ended, once it is told to.
     drain_until: Cell<Option<Instant>>,
+    /// Bytes of unfinished WebSocket messages.
+    pub ws_gathered: Cell<usize>,
     drain: Notify,
     pub(super) idle: Notify,
     /// What works on here though no connection waits for it.
@@ -175,6 +180,7 @@ impl Node {
             request_ids: RefCell::new(RequestIds::new(Ulid::generate().0)),
             traps: Cell::new(0),
             drain_until: Cell::new(None),
+            ws_gathered: Cell::new(0),
             drain: Notify::default(),
             idle: Notify::default(),
             background: Gate::new(),
