@@ -2,6 +2,7 @@
 
 use super::super::access::visit;
 use super::super::sender::Reader;
+use super::super::streams;
 use super::attached::Attached;
 use super::op::{Op, Refused};
 use super::reply;
@@ -128,6 +129,7 @@ impl Socket {
         };
         let stream = found.map_err(|error| Refused::state(Some(id.clone()), error))?;
         mirror::catch_up(&stream, after, CATCH_UP).await;
+        streams::check_readers(&stream).map_err(|error| Refused::state(Some(id.clone()), error))?;
         let reader = Reader::attach_with(&self.node, &stream, after, Rc::clone(&self.news));
         self.node.observe.count(Counter::StreamsResumed);
         // A crawl that waits for a reader may go on.
