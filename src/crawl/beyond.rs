@@ -224,6 +224,7 @@ async fn ask(node: &Rc<Node>, query: &Query, owner: &Arc<str>) -> Result<Vec<Hit
         known: None,
         robots: false,
         post: call.body.as_deref(),
+        owner: 0,
     };
     match node.fetcher.call(&request).await {
         Ok(mut fetched) => {
