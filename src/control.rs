@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Questions for names that may wait.
-const QUESTIONS_MAX: usize = 1024;
+const QUESTIONS_MAX: usize = 4096;
 /// How often the process' memory is looked at, where it has a limit.
 const MEMORY_EVERY: Duration = Duration::from_millis(250);
 /// How long a loop may take to count up once more, at least: it does about once a second.
@@ -46,6 +46,7 @@ pub fn start(
     (redis, exporter): (Option<Keeper>, Option<Exporter>),
 ) -> io::Result<Control> {
     let (watched, exported) = (Arc::clone(&reloader.access), Arc::clone(&reloader.shared));
+    let dns_timeout = Duration::from_millis(reloader.shared.config.dns_timeout_ms);
     let (questions, asked) = resolve::channel(QUESTIONS_MAX);
     let (signalled, signals) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -61,7 +62,7 @@ pub fn start(
                 tokio::spawn(redis.run());
             }
             tokio::spawn(async move {
-                if let Err(error) = resolve::run(asked).await {
+                if let Err(error) = resolve::run(asked, dns_timeout).await {
                     tracing::error!("names can't be resolved: {error}");
                 }
             });

@@ -33,6 +33,16 @@ pub const DRAIN_BYTES_MAX: u64 = 256 * 1024;
 pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 /// Slowest upload that is waited for, in bytes per second, once the body timeout has passed.
 pub const BODY_BYTES_PER_S_MIN: u64 = 4 * 1024;
+/// Bytes of a body's JSON up to which a loop reads it itself; a longer one is read beside it.
+pub const READ_HERE_BYTES_MAX: usize = 64 * 1024;
+/// The same of bodies that are read more than once: a job's, and an agent's call.
+pub const READ_TWICE_HERE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a body above which it waits for those of its kind, and not before shorter ones.
+pub const READING_LONG_BYTES: usize = 1024 * 1024;
+/// Bodies that may wait to be read beside the loops; above it `overloaded`.
+pub const READING_SHORT_MAX: usize = 256;
+/// The same of those above [`READING_LONG_BYTES`].
+pub const READING_LONG_MAX: usize = 32;
 
 /// Bytes of an origin's response head; above it `http_malformed`.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -63,6 +73,8 @@ pub const CONTENT_CODINGS_MAX: usize = 2;
 
 /// Bytes of a robots.txt that count (RFC 9309 §2.5); the rest is not read.
 pub const ROBOTS_BYTES_MAX: usize = 500 * 1024;
+/// Bytes of one of its patterns; a longer `Disallow` counts as far as that, a longer `Allow` not at all.
+pub const ROBOTS_PATTERN_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a robots.txt, or of a path against its rules, between two turns of the loop.
 pub const ROBOTS_TURN_BYTES: usize = 32 * 1024;
 /// Redirects from one robots.txt to the next (RFC 9309 §2.3.1.2).
@@ -99,9 +111,11 @@ pub const H2_EMPTY_FRAMES_MAX: usize = 1000;
 /// Names that one core's DNS cache holds.
 pub const DNS_CACHE_ENTRIES_MAX: usize = 4096;
 /// Names that one core waits for at once; above it the fetch fails with `dns_failed`.
-pub const DNS_FLIGHTS_MAX: usize = 1024;
-/// Look-ups that the control thread makes at once; more wait their turn.
-pub const DNS_LOOKUPS_MAX: usize = 256;
+pub const DNS_FLIGHTS_MAX: usize = 4096;
+/// Look-ups that the control thread makes at once; more wait, and who asks for them takes turns.
+pub const DNS_LOOKUPS_MAX: usize = 1024;
+/// The same for one stream: names of a zone that never answers hold no more places than these.
+pub const DNS_LOOKUPS_PER_OWNER_MAX: usize = 32;
 /// Addresses of one name that are tried.
 pub const DNS_ADDRESSES_MAX: usize = 6;
 /// Shortest and longest time in seconds that an answer is kept, whatever its TTL.
@@ -109,6 +123,8 @@ pub const DNS_TTL_MIN_S: u64 = 1;
 /// See [`DNS_TTL_MIN_S`].
 pub const DNS_TTL_MAX_S: u64 = 3600;
 
+/// Readers of one stream or job at a time; above it `rate_limited`. Each is looked at for every event.
+pub const READERS_PER_STREAM_MAX: usize = 64;
 /// Bytes of an `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// URLs of one stream, upper bound of `urls_max`.
@@ -119,8 +135,6 @@ pub const URLS_PER_JOB_MAX: usize = 200_000;
 pub const DEADLINE_MS_MAX: u64 = 3_600_000;
 /// Seconds that a job may be given, by `jobs.deadline_s` and by its request.
 pub const JOB_DEADLINE_S_MAX: u64 = 2_592_000;
-/// Bodies of `POST /jobs` that are read at a time, each on a thread of its own where it is long.
-pub const JOBS_READ_MAX: usize = 4;
 /// Jobs on one page of `GET /jobs`.
 pub const JOBS_LISTED_MAX: usize = 100;
 /// Times that a job's page is begun again after the node that worked on it was lost; then it is given
@@ -169,8 +183,10 @@ pub const SITEMAP_HOSTS_MAX: usize = 8;
 pub const SITEMAP_FILES_MAX: usize = 16;
 /// Bytes of one sitemap, decoded; of a longer one nothing is read.
 pub const SITEMAP_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Bytes of a sitemap that are read between two turns of the loop.
-pub const SITEMAP_TURN_BYTES: u64 = 16 * 1024;
+/// Pages that one sitemap may name (sitemaps.org).
+pub const SITEMAP_URLS_MAX: usize = 50_000;
+/// Bytes of a sitemap that a loop reads itself; a longer one is read beside it.
+pub const SITEMAP_HERE_BYTES_MAX: usize = 8 * 1024;
 /// Longest time for one sitemap.
 pub const SITEMAP_TIMEOUT: Duration = Duration::from_secs(15);
 /// `Sitemap` lines of one robots.txt that count.
@@ -216,6 +232,13 @@ pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes of one WebSocket message from a client.
 pub const WS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of unfinished WebSocket messages that one core gathers; above it whose message grows is closed
+/// with 1013. Some messages of full length fit.
+pub const WS_GATHERED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that a compressed message may inflate to before the loop does something else.
+pub const WS_INFLATE_TURN_BYTES: usize = 64 * 1024;
+/// Compressed bytes that are inflated at a time: DEFLATE makes 1032 times as many of them at most.
+pub const WS_INFLATE_PIECE_BYTES: usize = 128;
 /// Fragments of one WebSocket message before the frame that ends it, which some senders leave
 /// empty: 4 MiB in pieces of 64 bytes and an empty end are one case of the conformance suite.
 pub const WS_FRAGMENTS_MAX: usize = 65_536;
@@ -241,6 +264,10 @@ pub const MCP_URLS_MAX: usize = 100;
 /// Bytes of pages in the answer to an agent's call; what does not fit is cut off, and said. Clients
 /// take events of 1 MiB, and what is told of each page beside its text has to fit, too.
 pub const MCP_ANSWER_BYTES_MAX: usize = 640 * 1024;
+/// Bytes of a call of `crawl` or `search`; one of `extract` has a page in it.
+pub const MCP_CALL_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of any other JSON-RPC message.
+pub const MCP_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Depth to which a JSON-RPC message may be nested.
 pub const MCP_DEPTH_MAX: usize = 64;
 /// Bytes of a JSON-RPC request's id.
@@ -299,9 +326,11 @@ const _: () = {
     assert!(INDEX_SHOWN_BYTES_MAX <= INDEX_TEXT_BYTES_MAX, "what is shown is searched");
     assert!(INDEX_DOCUMENT_BYTES_MAX <= INDEX_QUEUE_BYTES_MAX, "every page that is taken fits");
     assert!(SEARCH_HITS_MAX <= URLS_PER_STREAM_MAX, "every hit can be crawled");
+    assert!(URL_BYTES_MAX <= ROBOTS_PATTERN_BYTES_MAX, "a rule can name every URL");
     assert!(ROBOTS_BYTES_MAX as u64 <= BODY_BYTES_MAX, "a robots.txt can be fetched");
     assert!(H2_STREAM_WINDOW_BYTES <= H2_CONNECTION_WINDOW_BYTES, "one response alone has room");
     assert!(HTML_BYTES_MAX * 2 <= GUEST_MEMORY_BYTES_MAX, "a page and its tree have room");
+    assert!(WS_MESSAGE_BYTES_MAX * 2 <= WS_GATHERED_BYTES_MAX, "two messages may arrive at once");
     assert!(WS_CONTROL_BYTES_MAX * 2 < WS_CONTROL_BACKLOG_BYTES_MAX, "a ping and a close fit");
     assert!(GUEST_OUTPUT_BYTES_MAX <= GUEST_MEMORY_BYTES_MAX, "an answer lies in guest memory");
     assert!(URLS_PER_STREAM_MAX < u16::MAX as usize, "a flight record names a URL in 16 bits");

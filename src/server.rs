@@ -8,6 +8,7 @@ use crate::crawl::cached::Pages;
 use crate::crawl::lane;
 use crate::crawl::mesh::{LETTERS_MAX, Message, ReportTo};
 use crate::crawl::node::{LANE_PAGES_MAX, Node, Shared};
+use crate::crawl::reading::Reading;
 use crate::crawl::report;
 use crate::descriptors;
 use crate::extract::{self, Extractor, LoadError, Ticker};
@@ -182,6 +183,7 @@ impl Server {
             extractor: OnceLock::new(),
             spans,
             cluster,
+            reading: Reading::start(config.lane_class)?,
             pages: Pages::new(&config),
             search,
             config: Live::new(config),

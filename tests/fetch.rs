@@ -118,6 +118,7 @@ fn request(url: &str) -> FetchRequest<'_> {
         known: None,
         robots: false,
         post: None,
+        owner: 1,
     }
 }
 
@@ -167,16 +168,24 @@ fn a_page_comes_back_with_all_that_is_known_of_it() {
 
 #[test]
 fn bodies_by_every_framing_and_coding() {
-    let chunked = |body: &[u8]| {
-        let mut out = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-        for piece in body.chunks(7) {
+    let chunks = |fields: &str, body: &[u8], bytes: usize| {
+        let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{fields}\r\n");
+        let mut out = head.into_bytes();
+        for piece in body.chunks(bytes) {
             out.extend(format!("{:x}\r\n", piece.len()).bytes());
             out.extend([piece, b"\r\n"].concat());
         }
         [&out[..], b"0\r\n\r\n"].concat()
     };
+    let chunked = |body: &[u8]| chunks("", body, 7);
     let long = PAGE.repeat(5000);
     let answers = [
+        chunks("Content-Encoding: gzip\r\n", &gzip(&long), 1),
+        chunks(
+            "Content-Encoding: zstd, gzip\r\n",
+            &gzip(&zstd::bulk::compress(PAGE, 3).unwrap()),
+            1,
+        ),
         ok("", PAGE),
         chunked(PAGE),
         chunked(&long),

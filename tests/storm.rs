@@ -78,6 +78,7 @@ async fn fetch(fetcher: &Fetcher, case: &Case) -> (Expected, String, Duration) {
         known: None,
         robots: case.robots,
         post: None,
+        owner: 1,
     };
     let outcome = fetcher.fetch(&request).await;
     let took = started.elapsed();

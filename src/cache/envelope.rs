@@ -66,19 +66,23 @@ pub fn write(
         return None;
     }
     let body = body(entry, now);
-    let hash = hash(&body);
     let packed = (body.len() >= COMPRESS_BYTES_MIN)
         .then(|| zstd::bulk::compress(&body, LEVEL).ok())
         .flatten()
         .filter(|packed| packed.len() < body.len() / 8 * 7);
-    let mut out = Vec::with_capacity(HEAD_BYTES + packed.as_ref().map_or(body.len(), Vec::len));
+    Some((seal(key, &body, packed.as_deref())?, left))
+}
+
+/// A body behind its head, compressed where it is.
+pub(super) fn seal(key: Key, body: &[u8], packed: Option<&[u8]>) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(HEAD_BYTES + packed.unwrap_or(body).len());
     out.extend_from_slice(MAGIC);
     out.push(if packed.is_some() { ZSTD } else { 0 });
     out.extend_from_slice(&key.number().to_be_bytes());
     out.extend_from_slice(&u32::try_from(body.len()).ok()?.to_be_bytes());
-    out.extend_from_slice(&hash);
-    out.extend_from_slice(packed.as_ref().unwrap_or(&body));
-    Some((out, left))
+    out.extend_from_slice(&hash(body));
+    out.extend_from_slice(packed.unwrap_or(body));
+    Some(out)
 }
 
 /// Reads what [`write`] wrote; `None` for anything else, and for what is too old for `ttls`.

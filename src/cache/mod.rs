@@ -13,6 +13,8 @@ pub mod entry;
 pub mod envelope;
 pub mod flights;
 pub mod freshness;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod key;
 
 use crate::error::PageCode;

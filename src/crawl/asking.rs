@@ -128,6 +128,7 @@ async fn ask_provider(
         known: None,
         robots: false,
         post: call.body.as_deref(),
+        owner: 0,
     };
     match node.fetcher.call(&request).await {
         Ok(mut fetched) => {

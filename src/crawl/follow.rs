@@ -6,13 +6,14 @@ use super::frontier::Frontier;
 use super::live::Live;
 use super::node::Node;
 use super::request::Robots;
-use super::sitemap::{self, Named};
+use super::sitemap;
 use crate::fetch::decode::Decoder;
 use crate::fetch::normal::normal;
 use crate::fetch::target::Target;
 use crate::fetch::{FetchRequest, Fetched};
 use crate::limits::{
-    DECODE_TURN_BYTES, SITEMAP_BYTES_MAX, SITEMAP_FILES_MAX, SITEMAP_HOSTS_MAX, SITEMAP_TIMEOUT,
+    DECODE_TURN_BYTES, SITEMAP_BYTES_MAX, SITEMAP_FILES_MAX, SITEMAP_HERE_BYTES_MAX,
+    SITEMAP_HOSTS_MAX, SITEMAP_TIMEOUT,
 };
 use crate::proto::events::{self, About, PageResult};
 use crate::proto::text::Texts;
@@ -21,7 +22,6 @@ use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use uring::Either;
 
 /// For how long links are looked at before others on the core get their turn.
 const TURN: Duration = Duration::from_micros(100);
@@ -96,11 +96,22 @@ impl Live {
         }
     }
 
-    /// Reads the sitemaps of the hosts that the stream began with.
+    /// Reads the sitemaps of the hosts that the stream began with, until the stream is being ended.
     pub(super) async fn read_sitemaps(&self, node: &Rc<Node>, beyond: &Beyond) {
         let Some(frontier) = &beyond.frontier else { return };
+        let reading = Box::pin(self.read_all_sitemaps(node, beyond, frontier));
+        let _ = uring::select2(reading, beyond.ended.notified()).await;
+    }
+
+    async fn read_all_sitemaps(
+        &self,
+        node: &Rc<Node>,
+        beyond: &Beyond,
+        frontier: &RefCell<Frontier>,
+    ) {
         for host in self.first_hosts() {
-            let mut files: VecDeque<String> = node.fetcher.sitemaps(&host).await.into();
+            let mut files: VecDeque<String> =
+                node.fetcher.sitemaps(&host, self.stream.number()).await.into();
             let mut read = HashSet::new();
             while let Some(file) = files.pop_front()
                 && read.len() < SITEMAP_FILES_MAX
@@ -134,37 +145,33 @@ impl Live {
         file: &str,
         files: &mut VecDeque<String>,
     ) {
-        let fetching = Box::pin(self.fetch_sitemap(node, file));
-        let body = match uring::select2(fetching, beyond.ended.notified()).await {
-            Either::Left(body) => body,
-            Either::Right(()) => return,
-        };
-        let Some(body) = body else { return };
-        let mut step = sitemap::reader(&body);
-        while let Some(named) = step() {
-            let mut found = Texts::default();
-            for url in named {
-                match url {
-                    Named::Sitemap(url) if files.len() < SITEMAP_FILES_MAX => files.push_back(url),
-                    Named::Sitemap(_) => {}
-                    Named::Page(url) => {
-                        let url = normal(&url).ok();
-                        if let Some(url) = url.filter(|url| frontier.borrow_mut().offer(url)) {
-                            found.push(&url);
-                        }
-                    }
+        let Some(body) = self.fetch_sitemap(node, file).await else { return };
+        let (bytes, read) = (body.len(), move || sitemap::read(&body));
+        let reading = node.shared.reading.read(bytes, SITEMAP_HERE_BYTES_MAX, read);
+        let Ok(named) = reading.await else { return };
+        let room = SITEMAP_FILES_MAX.saturating_sub(files.len());
+        files.extend(named.sitemaps.into_iter().take(room));
+        let (mut found, mut turn) = (Texts::default(), Instant::now());
+        for (at, url) in named.pages.iter().enumerate() {
+            if let Ok(url) = normal(url)
+                && frontier.borrow_mut().offer(&url)
+            {
+                found.push(&url);
+            }
+            if at % LOOK_EVERY == 0 && turn.elapsed() > TURN {
+                self.discover(beyond, frontier, std::mem::take(&mut found), (None, file));
+                if frontier.borrow().is_full() {
+                    return;
                 }
+                uring::yield_now().await;
+                turn = Instant::now();
             }
-            self.discover(beyond, frontier, found, (None, file));
-            if frontier.borrow().is_full() {
-                return;
-            }
-            uring::yield_now().await;
         }
+        self.discover(beyond, frontier, found, (None, file));
     }
 
-    /// A sitemap's text; `None` where there is none.
-    async fn fetch_sitemap(&self, node: &Rc<Node>, url: &str) -> Option<String> {
+    /// A sitemap's bytes; `None` where there is none.
+    async fn fetch_sitemap(&self, node: &Rc<Node>, url: &str) -> Option<Vec<u8>> {
         let request = FetchRequest {
             url,
             deadline: Instant::now() + SITEMAP_TIMEOUT,
@@ -175,11 +182,11 @@ impl Live {
             known: None,
             robots: self.options.robots == Robots::Respect,
             post: None,
+            owner: self.stream.number(),
         };
         let fetched = node.fetcher.fetch_file(&request).await.ok()?;
         let Fetched { status: 200..300, body, .. } = fetched else { return None };
-        let body = if body.starts_with(&GZIP) { unpack(&body).await? } else { body };
-        String::from_utf8(body).ok()
+        if body.starts_with(&GZIP) { unpack(&body).await } else { Some(body) }
     }
 }
 

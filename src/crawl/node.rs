@@ -13,6 +13,7 @@ use super::lane::Handed;
 use super::live::{AddError, Live};
 use super::mesh::{Message, PageJob};
 use super::mirror;
+use super::reading::Reading;
 use super::report;
 use super::spare::Spares;
 use crate::cluster::Cluster;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub spans: Spans,
     /// What is shared with other nodes.
     pub cluster: Cluster,
+    /// Where long bodies are read.
+    pub reading: Reading,
     /// The page cache, and the pages on their way into it.
     pub pages: Pages,
     /// Where a deepsearch finds its hits.
@@ -140,6 +143,8 @@ pub struct Node {
     fetch_counted: Cell<[u64; 7]>,
     /// When the core must have ended, once it is told to.
     drain_until: Cell<Option<Instant>>,
+    /// Bytes of unfinished WebSocket messages.
+    pub ws_gathered: Cell<usize>,
     drain: Notify,
     pub(super) idle: Notify,
 }
@@ -175,6 +180,7 @@ impl Node {
             request_ids: RefCell::new(RequestIds::new(Ulid::generate().0)),
             traps: Cell::new(0),
             drain_until: Cell::new(None),
+            ws_gathered: Cell::new(0),
             drain: Notify::default(),
             idle: Notify::default(),
         })

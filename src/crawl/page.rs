@@ -104,6 +104,7 @@ async fn attempt(
         known: known.filter(|entry| entry.can_be_vouched_for()).and_then(known_page),
         robots: job.options.robots == Robots::Respect,
         post: None,
+        owner: job.stream.number(),
     };
     let fetched = match uring::select2(node.fetcher.fetch(&request), abort.notified()).await {
         Either::Left(fetched) => fetched,

@@ -29,9 +29,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of a body up to which the parser's buffers are kept for the next one.
-const BUFFERED_BYTES_MAX: usize = 64 * 1024;
-
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::default());
 }
@@ -412,13 +409,14 @@ pub fn parse_extract(body: &mut [u8]) -> Result<ExtractBody, ApiError> {
 }
 
 /// Reads a body in place. One that is refused is read once more, from a copy, with an eye on where:
-/// a good body pays for the copy only.
+/// a good body pays for the copy only. A loop reads none above [`limits::READ_HERE_BYTES_MAX`]: what is
+/// longer goes to [`super::reading::Reading`].
 ///
 /// # Errors
 /// `invalid_json`, `unknown_field` or `validation_error`, with the field at fault.
 pub fn parse_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, ApiError> {
     let mut untouched = body.to_vec();
-    let read = if body.len() <= BUFFERED_BYTES_MAX {
+    let read = if body.len() <= limits::READ_HERE_BYTES_MAX {
         BUFFERS.with_borrow_mut(|buffers| simd_json::serde::from_slice_with_buffers(body, buffers))
     } else {
         simd_json::serde::from_slice(body)

@@ -24,7 +24,12 @@ pub(crate) struct Sink<'h> {
     bytes_max: u64,
     bytes_kept: usize,
     sniffed: bool,
+    /// Work since the last turn, in bytes.
+    worked: usize,
 }
+
+/// What a piece costs beside its bytes, as bytes.
+const PIECE_COST: usize = 512;
 
 impl<'h> Sink<'h> {
     pub(crate) fn new(
@@ -40,16 +45,24 @@ impl<'h> Sink<'h> {
             Kind::Robots | Kind::File | Kind::Call => usize::MAX,
         };
         let body = Vec::new();
-        Ok(Self { head, kind, decoder, body, bytes_max, bytes_kept, sniffed: false })
+        Ok(Self { head, kind, decoder, body, bytes_max, bytes_kept, sniffed: false, worked: 0 })
     }
 
-    /// Decodes one piece, a turn at a time. `false`: there is enough of it, read no further.
+    /// Decodes one piece, a turn at a time, and gives turns by the work of all pieces: they may be as
+    /// small as their sender likes. `false`: there is enough of it, read no further.
     pub(crate) async fn push(&mut self, mut data: &[u8]) -> Result<bool, PageError> {
         loop {
-            match self.decoder.handle_input(data, &mut self.body, DECODE_TURN_BYTES) {
+            self.worked += PIECE_COST;
+            if self.worked >= DECODE_TURN_BYTES {
+                self.worked = PIECE_COST;
+                uring::yield_now().await;
+            }
+            let (made, budget) = (self.body.len(), DECODE_TURN_BYTES - self.worked);
+            match self.decoder.handle_input(data, &mut self.body, budget.max(PIECE_COST)) {
                 Ok(progress) => {
                     self.body.truncate(self.bytes_kept);
                     data = &data[progress.consumed..];
+                    self.worked += progress.consumed.max(self.body.len() - made);
                     if progress.drained {
                         break;
                     }
@@ -58,7 +71,6 @@ impl<'h> Sink<'h> {
                 Err(DecodeError::TooLarge(_)) if self.kind == Kind::Robots => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
-            uring::yield_now().await;
         }
         if self.kind == Kind::Page && !self.sniffed && self.body.len() >= sniff::SNIFF_BYTES {
             self.sniffed = true;
@@ -112,16 +124,22 @@ pub(crate) async fn read_http1(
     let mut reader =
         BodyReader::new(framing, Strictness::Lenient, sink.wire_max()).map_err(refuse)?;
     while !reader.is_done() {
-        let mut read_to = 0;
+        // All data of one read is one piece, whatever chunks it came in.
+        let (mut read_to, mut joined) = (0, 0);
         loop {
             let step = reader.next(&inbox[read_to..]).map_err(refuse)?;
-            if !sink.push(&inbox[read_to..][step.data]).await? {
-                return Ok(false);
+            let data = read_to + step.data.start..read_to + step.data.end;
+            if joined > 0 || data.start > joined {
+                inbox.copy_within(data.clone(), joined);
             }
+            joined += data.len();
             read_to += step.consumed;
             if step.done || step.consumed == 0 {
                 break;
             }
+        }
+        if !sink.push(&inbox[..joined]).await? {
+            return Ok(false);
         }
         inbox.drain(..read_to);
         if reader.is_done() {

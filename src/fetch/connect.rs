@@ -116,7 +116,8 @@ impl Fetcher {
                 return Ok(vec![CheckedAddr::of_proxy(nowhere)]);
             }
             None => {
-                let resolved = timeout(self.shared.config.dns_timeout, self.resolver.resolve(host));
+                let resolving = self.resolver.resolve(host, track.owner);
+                let resolved = timeout(self.shared.config.dns_timeout, resolving);
                 let failed = |reason: &str| {
                     let message = format!("{host}: {reason}");
                     PageError::new(PageCode::DnsFailed, Stage::Dns, message)
@@ -220,7 +221,7 @@ impl Fetcher {
         };
         let own = match proxy.host().parse() {
             Ok(ip) => Rc::from([ip]),
-            Err(_) => timeout_at(end, self.resolver.resolve(proxy.host()))
+            Err(_) => timeout_at(end, self.resolver.resolve(proxy.host(), 0))
                 .await
                 .map_err(late)?
                 .map_err(|reason| failed(format!("the proxy's name: {reason}")))?,

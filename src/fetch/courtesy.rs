@@ -189,7 +189,7 @@ impl Fetcher {
         if request.robots {
             let agent = request.user_agent.unwrap_or(&self.shared.config.user_agent);
             let agent = robots::token(agent.as_bytes());
-            let delay = self.ask_robots(target, agent).await?;
+            let delay = self.ask_robots(target, agent, request.owner).await?;
             interval = interval.max(delay.unwrap_or_default());
         }
         let turn = self.turn(target.origin(), interval, request.deadline).await?;
@@ -202,8 +202,9 @@ impl Fetcher {
         &self,
         target: &Target,
         agent: &str,
+        owner: u64,
     ) -> Result<Option<Duration>, PageError> {
-        let robots = self.rules(&site(target.origin())).await?;
+        let robots = self.rules(&site(target.origin()), owner).await?;
         let mut check = Check::new(&robots, agent, target.path_and_query());
         loop {
             match check.step(&robots) {
@@ -218,24 +219,28 @@ impl Fetcher {
     }
 
     /// A site's robots.txt, once it is known.
-    async fn rules(&self, site: &str) -> Result<Arc<Robots>, PageError> {
+    async fn rules(&self, site: &str, owner: u64) -> Result<Arc<Robots>, PageError> {
         let waiter = self.waiters.join()?;
+        let mut wake = Some(waiter.wake());
         loop {
-            match self.shared.hosts.ask_rules(site, &waiter.wake()) {
+            match self.shared.hosts.ask_rules(site, wake.as_ref()) {
                 Ask::Known(Rules::Read(robots)) => return Ok(robots),
                 Ask::Known(Rules::Unreachable(error)) => return Err(error),
-                Ask::Fetch => self.spawn_robots_fetch(site),
-                Ask::Wait => waiter.wait_until(Instant::now() + LOOK_EVERY).await,
+                Ask::Fetch => self.spawn_robots_fetch(site, owner),
+                Ask::Wait => {
+                    wake = None;
+                    waiter.wait_until(Instant::now() + LOOK_EVERY).await;
+                }
             }
         }
     }
 
     /// Where a URL's host says that its sitemaps are, or where one usually is; nowhere, where its
     /// robots.txt can't be had. In normal form.
-    pub async fn sitemaps(&self, url: &str) -> Vec<String> {
+    pub async fn sitemaps(&self, url: &str, owner: u64) -> Vec<String> {
         let Ok(target) = Target::parse(url) else { return Vec::new() };
         let site = site(target.origin());
-        let known = timeout(ROBOTS_TIMEOUT, self.rules(&site)).await;
+        let known = timeout(ROBOTS_TIMEOUT, self.rules(&site, owner)).await;
         let Ok(Ok(robots)) = known else { return Vec::new() };
         let usual = [format!("{site}/sitemap.xml")];
         let told = robots.sitemaps().iter().map(|url| &**url);
@@ -245,18 +250,18 @@ impl Fetcher {
     }
 
     /// Fetches a robots.txt in a task of its own: whoever asked first may leave before it is there.
-    fn spawn_robots_fetch(&self, site: &str) {
+    fn spawn_robots_fetch(&self, site: &str, owner: u64) {
         let (fetcher, site) = (self.me.clone(), site.to_owned());
         // A type of its own: this fetch is a fetch that never asks for a robots.txt again.
         let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
             let Some(fetcher) = fetcher.upgrade() else { return };
-            let fetched = fetcher.fetch_robots(&site).await;
+            let fetched = fetcher.fetch_robots(&site, owner).await;
             fetcher.shared.hosts.put_rules(&site, fetched);
         });
         drop(uring::spawn(task));
     }
 
-    async fn fetch_robots(&self, site: &str) -> Result<Robots, PageError> {
+    async fn fetch_robots(&self, site: &str, owner: u64) -> Result<Robots, PageError> {
         let request = FetchRequest {
             url: &format!("{site}/robots.txt"),
             deadline: Instant::now() + ROBOTS_TIMEOUT,
@@ -268,6 +273,7 @@ impl Fetcher {
             known: None,
             robots: false,
             post: None,
+            owner,
         };
         let body = match self.fetch_as(&request, Kind::Robots).await {
             Ok(fetched) => rules_of(fetched)?,

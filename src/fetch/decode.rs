@@ -20,6 +20,9 @@ pub const ACCEPT_ENCODING: &str = "gzip, deflate, br, zstd";
 
 /// Decoded bytes that one step of one coding makes at most.
 const STEP_BYTES: usize = 16 * 1024;
+/// Room for what comes of a piece of one byte, and for each further byte: what a step may fill is
+/// cleared first, which is most of the work where a body comes in crumbs.
+const CRUMB_ROOM: (usize, usize) = (256, 8);
 
 /// Why a body cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,14 +122,18 @@ impl Decoder {
             }
             // One byte above the cap is room enough to see that it is passed.
             let spare = usize::try_from(self.bytes_max - self.decoded).unwrap_or(usize::MAX);
-            let room = (budget - made).min(STEP_BYTES).min(spare.saturating_add(1));
+            let room = (budget - made).min(spare.saturating_add(1));
+            let room = room.min(room_for(input.len() - consumed, made));
             let Step { read, written, between } = self.step(&input[consumed..], out, room)?;
             consumed += read;
             self.encoded += read as u64;
             self.decoded += written as u64;
             self.between += between as u64;
             self.check_caps()?;
-            if read == 0 && written == 0 && between == 0 {
+            // A single coding that leaves room has nothing more to say without more input.
+            let idle = read == 0 && written == 0 && between == 0;
+            let silent = self.layers.len() < 2 && consumed == input.len() && written < room;
+            if idle || silent {
                 return Ok(Progress { consumed, drained: true });
             }
         }
@@ -184,8 +191,9 @@ impl Decoder {
                 if self.middle_at == self.middle.len() {
                     self.middle.clear();
                     self.middle_at = 0;
+                    let room = room_for(input.len(), 0);
                     (read, between) =
-                        append(&mut self.middle, STEP_BYTES, |space| outer.step(input, space))?;
+                        append(&mut self.middle, room, |space| outer.step(input, space))?;
                 }
                 let middle = &self.middle[self.middle_at..];
                 let (taken, written) = append(out, room, |space| inner.step(middle, space))?;
@@ -207,6 +215,11 @@ struct Step {
     between: usize,
 }
 
+/// Room for one step over so many bytes of input, after `made` bytes have come of the piece.
+fn room_for(input: usize, made: usize) -> usize {
+    (CRUMB_ROOM.0 + CRUMB_ROOM.1.saturating_mul(input)).max(made).min(STEP_BYTES)
+}
+
 /// Lets `fill` write into `room` bytes behind the end of `out`; keeps what it wrote.
 fn append(
     out: &mut Vec<u8>,
@@ -214,10 +227,18 @@ fn append(
     fill: impl FnOnce(&mut [u8]) -> Result<(usize, usize), DecodeError>,
 ) -> Result<(usize, usize), DecodeError> {
     let start = out.len();
+    #[cfg(test)]
+    CLEARED.set(CLEARED.get() + room);
     out.resize(start + room, 0);
     let outcome = fill(&mut out[start..]);
     out.truncate(start + outcome.as_ref().map_or(0, |&(_, written)| written));
     outcome
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Bytes that steps have cleared.
+    static CLEARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// One coding's state.

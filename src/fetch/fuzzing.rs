@@ -4,7 +4,10 @@
 
 use super::decode::Decoder;
 use super::egress::{CheckedAddr, DEFAULT_PORTS, Egress};
+use super::pacing;
+use super::proxy::{Destination, Proxy, ProxyDns};
 use super::robots::{Check, Parser, Robots};
+use super::robots_tag;
 use super::target::Target;
 use std::net::SocketAddr;
 
@@ -94,6 +97,68 @@ pub fn fuzz_decode(data: &[u8]) {
     assert_eq!(run(1 + body.len() / 3, 777), whole, "what a body is depends on how it was cut");
 }
 
+/// Lines as `Retry-After` and as `X-Robots-Tag`: a host can't ask for more than there is time, and who
+/// says nothing forbids nothing.
+pub fn fuzz_fields(data: &[u8]) {
+    let lines: Vec<Vec<u8>> = data.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    for line in &lines {
+        let text = String::from_utf8_lossy(line);
+        let now = 1_800_000_000;
+        let (early, late) = (pacing::retry_after(&text, 0), pacing::retry_after(&text, now));
+        assert_eq!(early.is_some(), late.is_some(), "a date at any time");
+        assert!(late <= early);
+    }
+    let tag = robots_tag::read(&lines, "forebay");
+    let everything = data.to_ascii_lowercase();
+    let says = |word: &[u8]| everything.windows(word.len()).any(|window| window == word);
+    assert!(!tag.noindex || says(b"noindex") || says(b"none"));
+    assert!(!tag.nofollow || says(b"nofollow") || says(b"none"));
+}
+
+/// A byte for the kind of a proxy, one for how its answer is cut, and its answer: any cut leads to the
+/// same end, and what follows the handshake stays for the tunnel.
+pub fn fuzz_proxy(data: &[u8]) {
+    let Some((&[kind, step], answer)) = data.split_first_chunk() else { return };
+    let url = ["http://p.test", "socks5://p.test", "socks5://u:w@p.test", "http://u:w@p.test:80"];
+    let dns = if kind & 4 == 0 { ProxyDns::Local } else { ProxyDns::Remote };
+    let proxy = Proxy::parse(url[usize::from(kind % 4)], dns).expect("a good proxy");
+    let target = Target::parse("http://a.test/").expect("a good URL");
+    assert_eq!(proxy.forwards(&target).is_some(), proxy.resolves() && kind % 4 % 3 == 0);
+    assert!(proxy.host() == "p.test" && proxy.port() > 0);
+    let to = match kind & 8 {
+        0 => Destination::Addr(SocketAddr::from(([192, 0, 2, 1], 80))),
+        _ => Destination::Name("a.test".to_owned(), 80),
+    };
+    let run = |step: usize| {
+        let (mut handshake, mut inbox) = (proxy.handshake(to.clone()), Vec::new());
+        let mut said = handshake.poll_transmit().unwrap_or_default();
+        assert!(!said.is_empty(), "we speak first");
+        for (at, piece) in answer.chunks(step).enumerate() {
+            inbox.extend_from_slice(piece);
+            loop {
+                let before = inbox.len();
+                match handshake.handle_bytes(&mut inbox) {
+                    Ok(true) => {
+                        let read = answer.len().min((at + 1) * step);
+                        inbox.extend_from_slice(&answer[read..]);
+                        return (said, Ok(Some(inbox)));
+                    }
+                    Ok(false) => said.extend(handshake.poll_transmit().unwrap_or_default()),
+                    Err(error) => return (said, Err(error)),
+                }
+                if inbox.len() == before {
+                    break;
+                }
+            }
+        }
+        (said, Ok(None))
+    };
+    let whole = run(answer.len().max(1));
+    let pieces = run(usize::from(step) + 1);
+    assert_eq!((&whole.0, whole.1.is_ok()), (&pieces.0, pieces.1.is_ok()), "in pieces");
+    assert_eq!(whole.1.ok(), pieces.1.ok(), "what the tunnel begins with");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +202,32 @@ mod tests {
                 "//bücher.test/ü".as_bytes(),
             ],
             fuzz_url,
+        );
+    }
+
+    #[test]
+    fn fields_keep_the_invariants() {
+        run(
+            &[
+                b"120\nnoindex, nofollow",
+                b"Sun, 06 Nov 1994 08:49:37 GMT\nforebay: none, max-snippet: 5",
+                b"Wed, 01 Jan 1970 00:00:00 GMT\nother: noindex, forebay: nofollow",
+            ],
+            fuzz_fields,
+        );
+    }
+
+    #[test]
+    fn answers_of_proxies_keep_the_invariants() {
+        run(
+            &[
+                b"\0\x02HTTP/1.1 200 OK\r\nA: b\r\n\r\ntunnel",
+                b"\x03\0HTTP/1.0 407 No\r\n\r\n",
+                b"\x01\x01\x05\0\x05\0\0\x01\x7f\0\0\x01\0\x50tunnel",
+                b"\x0a\x01\x05\x02\x01\0\x05\0\0\x03\x01a\0\x50",
+                b"\x05\x05\x05\0\x05\x04\0\x01\0\0\0\0\0\0",
+            ],
+            fuzz_proxy,
         );
     }
 

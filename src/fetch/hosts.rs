@@ -172,8 +172,9 @@ impl Hosts {
         }
     }
 
-    /// What is known of the robots.txt of `site` (scheme, host and port), or who has to fetch it.
-    pub(crate) fn ask_rules(&self, site: &str, wake: &Wake) -> Ask {
+    /// What is known of the robots.txt of `site` (scheme, host and port), or who has to fetch it. Who waits
+    /// is woken by `wake`, which is kept: given once, not each time that somebody looks.
+    pub(crate) fn ask_rules(&self, site: &str, wake: Option<&Wake>) -> Ask {
         let now = Instant::now();
         let mut shard = self.robots_shard(site);
         let stale = match shard.entries.get_mut(site) {
@@ -184,7 +185,7 @@ impl Hosts {
             Some(Entry::Known { rules: Rules::Read(robots), .. }) => Some(Arc::clone(robots)),
             // Its core may have ended: then somebody else tries.
             Some(Entry::Fetching { since, waiting, .. }) if now < *since + ROBOTS_TIMEOUT * 2 => {
-                waiting.push(wake.clone());
+                waiting.extend(wake.cloned());
                 return Ask::Wait;
             }
             Some(Entry::Fetching { stale, .. }) => stale.take(),
@@ -332,16 +333,16 @@ mod tests {
     #[test]
     fn one_asker_fetches_the_rules_and_all_get_them() {
         let (hosts, (wake, mut woken)) = (Hosts::new(1), wake());
-        assert!(matches!(hosts.ask_rules("http://a", &wake), Ask::Fetch));
-        assert!(matches!(hosts.ask_rules("http://a", &wake), Ask::Wait));
-        assert!(matches!(hosts.ask_rules("https://a", &wake), Ask::Fetch), "another site");
+        assert!(matches!(hosts.ask_rules("http://a", Some(&wake)), Ask::Fetch));
+        assert!(matches!(hosts.ask_rules("http://a", Some(&wake)), Ask::Wait));
+        assert!(matches!(hosts.ask_rules("https://a", Some(&wake)), Ask::Fetch), "another site");
         hosts.put_rules("http://a", Ok(Robots::default()));
         assert_eq!((woken.try_recv(), woken.try_recv()), (Some(7), None));
-        let known = hosts.ask_rules("http://a", &wake);
+        let known = hosts.ask_rules("http://a", Some(&wake));
         assert!(matches!(known, Ask::Known(Rules::Read(robots)) if *robots == Robots::default()));
         let error = PageError::new(PageCode::RobotsDisallowed, Stage::Pace, "503");
         hosts.put_rules("https://a", Err(error.clone()));
-        let known = hosts.ask_rules("https://a", &wake);
+        let known = hosts.ask_rules("https://a", Some(&wake));
         assert!(matches!(known, Ask::Known(Rules::Unreachable(known)) if known == error));
     }
 
@@ -355,10 +356,10 @@ mod tests {
                 *until = Instant::now();
             }
         }
-        assert!(matches!(hosts.ask_rules("http://a", &wake), Ask::Fetch));
+        assert!(matches!(hosts.ask_rules("http://a", Some(&wake)), Ask::Fetch));
         let error = PageError::new(PageCode::ConnectFailed, Stage::Connect, "down");
         hosts.put_rules("http://a", Err(error));
-        let known = hosts.ask_rules("http://a", &wake);
+        let known = hosts.ask_rules("http://a", Some(&wake));
         assert!(matches!(known, Ask::Known(Rules::Read(robots)) if *robots == old));
     }
 

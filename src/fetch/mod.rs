@@ -288,6 +288,8 @@ pub struct FetchRequest<'a> {
     /// JSON that is sent by `POST` instead of a `GET`. It must be of a kind that may be sent twice, as a
     /// `GET` may (RFC 9110 §9.2.2).
     pub post: Option<&'a [u8]>,
+    /// For whom, where something is shared out among those who fetch: a number of the stream.
+    pub owner: u64,
 }
 
 /// What is fetched.
@@ -445,7 +447,7 @@ impl Fetcher {
         request: &FetchRequest<'_>,
         kind: Kind,
     ) -> Result<Fetched, FetchFailure> {
-        let track = Track::new(request.url, &self.stats);
+        let track = Track::new(request, &self.stats);
         let run = Box::pin(self.run(request, kind, &track));
         let outcome = match uring::time::timeout_at(request.deadline, run).await {
             Ok(outcome) => outcome,

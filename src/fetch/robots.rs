@@ -10,8 +10,10 @@
 //! them together, or of those for `*` where none names it (§2.2.1).
 
 use crate::limits::{
-    CRAWL_DELAY_MAX, FOLLOW_URL_BYTES_MAX, ROBOTS_BYTES_MAX, ROBOTS_SITEMAPS_MAX, ROBOTS_TURN_BYTES,
+    CRAWL_DELAY_MAX, FOLLOW_URL_BYTES_MAX, ROBOTS_BYTES_MAX, ROBOTS_PATTERN_BYTES_MAX,
+    ROBOTS_SITEMAPS_MAX, ROBOTS_TURN_BYTES,
 };
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use std::time::Duration;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Robots {
     groups: Vec<Group>,
+    /// The groups of each product token, lower case; of `*` for any. A file may have forty thousand.
+    named: HashMap<Box<str>, Vec<usize>>,
     rules: Vec<Rule>,
     /// The patterns of all rules, normalised, one behind the other.
     patterns: Vec<u8>,
@@ -29,8 +33,6 @@ pub struct Robots {
 /// The lines for one set of crawlers.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Group {
-    /// Product tokens, lower case; `*` for any.
-    agents: Vec<Box<str>>,
     /// Its rules among all.
     rules: Range<usize>,
     delay: Option<Duration>,
@@ -54,19 +56,15 @@ impl Robots {
 
     /// The groups for a crawler whose product token is `agent` (in any case): those that name it,
     /// else those for everyone.
-    fn groups_of(&self, agent: &str) -> impl Iterator<Item = &Group> {
-        let names = |group: &Group, agent: &str| {
-            group.agents.iter().any(|name| name.eq_ignore_ascii_case(agent))
-        };
-        let named = !agent.is_empty() && self.groups.iter().any(|group| names(group, agent));
-        let wanted = if named { agent.to_owned() } else { "*".to_owned() };
-        self.groups.iter().filter(move |group| names(group, &wanted))
+    fn groups_of(&self, agent: &str) -> &[usize] {
+        let own = self.named.get(&*agent.to_ascii_lowercase()).filter(|_| !agent.is_empty());
+        own.or_else(|| self.named.get("*")).map_or(&[], Vec::as_slice)
     }
 
     /// The longest `Crawl-delay` for a crawler, at most [`CRAWL_DELAY_MAX`].
     #[must_use]
     pub fn crawl_delay(&self, agent: &str) -> Option<Duration> {
-        self.groups_of(agent).filter_map(|group| group.delay).max()
+        self.groups_of(agent).iter().filter_map(|at| self.groups[*at].delay).max()
     }
 
     /// The URLs of its `Sitemap` lines (sitemaps.org), as they are written.
@@ -89,13 +87,14 @@ impl Robots {
     /// Bytes of memory that it takes, about.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let agents: usize = self.groups.iter().flat_map(|g| &g.agents).map(|a| a.len() + 16).sum();
+        let names = self.named.iter();
+        let named: usize = names.map(|(name, groups)| name.len() + 48 + 8 * groups.len()).sum();
         let sitemaps: usize = self.sitemaps.iter().map(|url| url.len() + 16).sum();
         self.patterns.len()
             + sitemaps
             + self.rules.len() * size_of::<Rule>()
             + self.groups.len() * size_of::<Group>()
-            + agents
+            + named
     }
 }
 
@@ -106,6 +105,8 @@ pub struct Parser<'f> {
     robots: Robots,
     /// The last line that counts was a `User-agent`.
     in_agents: bool,
+    /// The pattern that is being written.
+    written: Vec<u8>,
 }
 
 impl<'f> Parser<'f> {
@@ -119,7 +120,7 @@ impl<'f> Parser<'f> {
             rest = &rest[..end];
         }
         let rest = rest.strip_prefix(b"\xef\xbb\xbf").unwrap_or(rest);
-        Self { rest, robots: Robots::default(), in_agents: false }
+        Self { rest, robots: Robots::default(), in_agents: false, written: Vec::new() }
     }
 
     /// Reads a turn's worth of lines; `true` at the end of the file.
@@ -184,14 +185,17 @@ impl<'f> Parser<'f> {
             self.in_agents = true;
         }
         let agent = if value.starts_with(b"*") { "*" } else { token(value) };
-        if let Some(group) = self.robots.groups.last_mut()
-            && !agent.is_empty()
-        {
-            group.agents.push(agent.to_ascii_lowercase().into());
+        let at = self.robots.groups.len() - 1;
+        if !agent.is_empty() {
+            let groups = self.robots.named.entry(agent.to_ascii_lowercase().into()).or_default();
+            if groups.last() != Some(&at) {
+                groups.push(at);
+            }
         }
     }
 
-    /// A rule before the first group belongs to nobody; an empty one says nothing.
+    /// A rule before the first group belongs to nobody; an empty one says nothing. One that is too long
+    /// is cut where it forbids, and so forbids more, and is left out where it allows.
     fn rule(&mut self, allow: bool, value: &[u8]) {
         self.in_agents = false;
         let Some(group) = self.robots.groups.last_mut() else { return };
@@ -203,8 +207,17 @@ impl<'f> Parser<'f> {
             Some(value) => (value, true),
             None => (value, false),
         };
-        normalise(value, |byte| byte == b'$', &mut self.robots.patterns);
-        if anchored {
+        let most = value.len().min(ROBOTS_PATTERN_BYTES_MAX);
+        let cut = most < value.len();
+        if cut && allow {
+            return;
+        }
+        self.written.clear();
+        normalise(&value[..most], |byte| byte == b'$', &mut self.written);
+        // Two `*` say no more than one, and half a million of them cost a search each.
+        self.written.dedup_by(|next, last| *next == b'*' && *last == b'*');
+        self.robots.patterns.extend_from_slice(&self.written);
+        if anchored && !cut {
             self.robots.patterns.push(b'$');
         }
         self.robots.rules.push(Rule { allow, pattern: start..self.robots.patterns.len() });
@@ -216,8 +229,10 @@ impl<'f> Parser<'f> {
 /// `Allow` where two of one length fit (§2.2.2); where none fits, the path is allowed.
 pub struct Check {
     path: Vec<u8>,
-    /// The rules to go through, the last first.
-    left: Vec<Range<usize>>,
+    agent: Box<str>,
+    /// The group and the rule that come next: a place in the list of the agent's groups, and one in
+    /// the group.
+    next: (usize, usize),
     best: Option<(usize, bool)>,
 }
 
@@ -228,34 +243,45 @@ impl Check {
         let mut path = Vec::with_capacity(path_and_query.len());
         // In a path these two are only themselves (§2.2.3).
         normalise(path_and_query.as_bytes(), |byte| matches!(byte, b'*' | b'$'), &mut path);
-        let mut left: Vec<_> = robots.groups_of(agent).map(|group| group.rules.clone()).collect();
-        if path == b"/robots.txt" {
-            left.clear(); // §2.2.2: implicitly allowed
-        }
-        Self { path, left, best: None }
+        // §2.2.2: implicitly allowed
+        let over = if path == b"/robots.txt" { robots.groups.len() } else { 0 };
+        Self { path, agent: agent.into(), next: (over, 0), best: None }
     }
 
     /// Goes through a turn's worth of rules of the same file; the verdict once it is through.
     pub fn step(&mut self, robots: &Robots) -> Option<bool> {
         let mut spent = 0;
-        while let Some(range) = self.left.last_mut() {
-            let Some(at) = range.next() else {
-                self.left.pop();
-                continue;
-            };
-            let Rule { allow, pattern } = &robots.rules[at];
-            let pattern = &robots.patterns[pattern.clone()];
-            let rank = (pattern.len(), *allow);
-            if self.best.is_none_or(|best| best < rank) && fits(pattern, &self.path) {
-                self.best = Some(rank);
+        let groups = robots.groups_of(&self.agent);
+        while let Some(group) = groups.get(self.next.0).map(|at| &robots.groups[*at]) {
+            for rule in &robots.rules[group.rules.clone()][self.next.1..] {
+                if spent >= ROBOTS_TURN_BYTES {
+                    return None;
+                }
+                self.next.1 += 1;
+                spent += self.hold(rule, &robots.patterns[rule.pattern.clone()]);
             }
-            // What a comparison costs at most; most end at the first bytes.
-            spent += 16 + if pattern.contains(&b'*') { self.path.len() } else { 0 };
-            if spent >= ROBOTS_TURN_BYTES {
-                return None;
-            }
+            self.next = (self.next.0 + 1, 0);
+            spent += 16;
         }
         Some(self.best.is_none_or(|(_, allow)| allow))
+    }
+
+    /// Holds the path against one rule. Answers what that costs at most, in bytes of a plain search;
+    /// most end at the first bytes.
+    fn hold(&mut self, rule: &Rule, pattern: &[u8]) -> usize {
+        let rank = (pattern.len(), rule.allow);
+        // Between two `*` stands a character at least: what is longer than this has more characters
+        // than the path.
+        let too_long = pattern.len() > 2 * self.path.len() + 2;
+        if too_long || self.best.is_some_and(|best| best >= rank) {
+            return 16;
+        }
+        if fits(pattern, &self.path) {
+            self.best = Some(rank);
+        }
+        let searches =
+            if pattern.contains(&b'*') { self.path.len() + 16 * pattern.len() } else { 0 };
+        16 + pattern.len() / 16 + searches
     }
 }
 

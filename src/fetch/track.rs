@@ -3,12 +3,14 @@
 
 use crate::error::{PageError, Stage};
 use crate::fetch::target::Target;
-use crate::fetch::{FetchFailure, FetchStats, Fetched, count};
+use crate::fetch::{FetchFailure, FetchRequest, FetchStats, Fetched, count};
 use crate::timings::Timings;
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 pub(crate) struct Track<'s> {
+    /// Whose fetch it is.
+    pub(crate) owner: u64,
     stage: Cell<Stage>,
     since: Cell<Instant>,
     timings: Cell<Timings>,
@@ -20,14 +22,15 @@ pub(crate) struct Track<'s> {
 }
 
 impl<'s> Track<'s> {
-    pub(crate) fn new(url: &str, stats: &'s FetchStats) -> Self {
+    pub(crate) fn new(request: &FetchRequest<'_>, stats: &'s FetchStats) -> Self {
         Self {
+            owner: request.owner,
             stage: Cell::new(Stage::Dns),
             since: Cell::new(Instant::now()),
             timings: Cell::default(),
             wire_bytes: Cell::default(),
             status: Cell::default(),
-            url: RefCell::new(url.to_owned()),
+            url: RefCell::new(request.url.to_owned()),
             stats,
             finished: false,
         }

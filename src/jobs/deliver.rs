@@ -128,6 +128,7 @@ impl Courier {
             known: None,
             robots: false,
             post: Some(body),
+            owner: 0,
         };
         match self.hooks.call(&request).await {
             Ok(fetched) => Attempt::Answered(fetched.status),

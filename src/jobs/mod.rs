@@ -16,11 +16,10 @@ pub mod webhook;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::crawl::node::{Node, Shared};
-use crate::error::{ApiCode, ApiError};
+use crate::error::ApiError;
 use crate::fetch::Fetcher;
-use crate::limits::JOBS_READ_MAX;
+use crate::limits::READ_TWICE_HERE_BYTES_MAX;
 use crate::stream::Totals;
-use crate::stream::place::Place;
 use memory::Shelf;
 use request::JobRequest;
 use std::rc::Rc;
@@ -29,9 +28,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use ulid::Ulid;
 use webhook::Policy;
-
-/// Bytes of a body up to which it is read on the loop.
-const READ_HERE_BYTES_MAX: usize = 16 * 1024;
 
 /// What all cores share of the jobs.
 pub struct Jobs {
@@ -46,7 +42,6 @@ pub struct Jobs {
     shelf: Mutex<Shelf>,
     /// Jobs in memory whose turn it is.
     running: AtomicU32,
-    reading: Arc<AtomicUsize>,
     /// A page that is worked on by itself, because its nodes may have been lost by it.
     suspects: Arc<AtomicUsize>,
     flying: Arc<AtomicUsize>,
@@ -64,7 +59,6 @@ impl Jobs {
             shared: Arc::clone(shared),
             shelf: Mutex::default(),
             running: AtomicU32::new(0),
-            reading: Arc::default(),
             suspects: Arc::default(),
             flying: Arc::default(),
         })
@@ -92,29 +86,14 @@ impl Jobs {
         Duration::from_secs(self.config().jobs_retention_s)
     }
 
-    /// Reads and checks a body; a long one on a thread of its own.
+    /// Reads and checks a body; a long one beside the loop.
     ///
     /// # Errors
     /// As [`request::parse`], or `overloaded`.
     pub async fn read(&self, mut body: Vec<u8>) -> Result<JobRequest, ApiError> {
-        if body.len() <= READ_HERE_BYTES_MAX {
-            return request::parse(&mut body, self.config());
-        }
-        let busy = || {
-            let error = ApiError::new(ApiCode::Overloaded, "too many jobs are being read");
-            error.retry_after(Duration::from_secs(1))
-        };
-        let place = Place::take(&self.reading, JOBS_READ_MAX).ok_or_else(busy)?;
-        let shared = Arc::clone(&self.shared);
-        let (to, mut from) = uring::mailbox::channel(1);
-        let reader = std::thread::Builder::new().name("job".to_owned());
-        let reading = reader.spawn(move || {
-            // Whoever has stopped waiting gets no answer.
-            let _ = to.try_send(request::parse(&mut body, &shared.config));
-            drop(place);
-        });
-        reading.map_err(|_| busy())?;
-        from.recv().await.unwrap_or_else(|| Err(busy()))
+        let (bytes, shared) = (body.len(), Arc::clone(&self.shared));
+        let read = move || request::parse(&mut body, &shared.config);
+        self.shared.reading.read(bytes, READ_TWICE_HERE_BYTES_MAX, read).await?
     }
 
     /// The work of a core beside its connections: ends with the core.

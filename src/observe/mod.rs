@@ -10,6 +10,8 @@
 //! ```
 
 pub mod exposition;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hist;
 pub mod logging;
 pub mod metrics;

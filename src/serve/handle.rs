@@ -22,6 +22,7 @@ use crate::crawl::request::deepsearch::parse_deepsearch;
 use crate::crawl::request::{self, CrawlRequest, Options, OrderName};
 use crate::crawl::turns::{Line, Whose};
 use crate::error::{ApiCode, ApiError, PageCode, PageError, Stage};
+use crate::limits::READ_HERE_BYTES_MAX;
 use crate::observe::exposition::Format;
 use crate::observe::query::LatencyQuery;
 use crate::proto::h1::Method;
@@ -169,13 +170,17 @@ async fn begin(
         Ok(key) => key,
         Err(error) => return Ok(Err(error)),
     };
-    let fingerprint = key.is_some().then(|| streams::fingerprint(&body));
     let parse = if is_search(ask) { parse_deepsearch } else { request::parse_crawl };
-    let request = match parse(&mut body, &conn.node.shared.config) {
-        Ok(request) => request,
+    let (bytes, keyed, shared) = (body.len(), key.is_some(), Arc::clone(&conn.node.shared));
+    let read = move || {
+        let fingerprint = keyed.then(|| streams::fingerprint(&body));
+        parse(&mut body, &shared.config).map(|request| (request, fingerprint))
+    };
+    let reading = conn.node.shared.reading.read(bytes, READ_HERE_BYTES_MAX, read);
+    let (request, fingerprint) = match reading.await.flatten() {
+        Ok(read) => read,
         Err(error) => return Ok(Err(error)),
     };
-    drop(body);
     let request_id = conn.node.request_id(ask.request_id.clone());
     conn.request_id = Some(request_id.clone());
     let (node, principal, id) = (conn.node.clone(), conn.principal(), Ulid::generate());
@@ -278,7 +283,8 @@ async fn extract(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
         return conn.refuse(&error).await;
     }
     let (html, url, options, charset) = if ask.body_type == BodyType::Json {
-        match request::parse_extract(&mut body) {
+        let (bytes, read) = (body.len(), move || request::parse_extract(&mut body));
+        match conn.node.shared.reading.read(bytes, READ_HERE_BYTES_MAX, read).await.flatten() {
             Ok(body) => {
                 let url = if body.url.is_empty() { told } else { body.url };
                 // What came as JSON is UTF-8, whatever its own declarations say.

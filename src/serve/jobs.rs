@@ -79,6 +79,9 @@ pub(super) async fn events(conn: &mut Conn, ask: &Ask, id: Ulid) -> Result<(), G
     if ask.method == Method::Head {
         return conn.reply(Reply::new(200, transport.content_type(), "")).await;
     }
+    if let Err(error) = streams::check_readers(&stream) {
+        return conn.refuse(&error).await;
+    }
     conn.request_id = Some(conn.node.request_id(conn.request_id.take()));
     let reader = Reader::attach(&conn.node.clone(), &stream, after);
     drop(stream);
@@ -224,10 +227,12 @@ async fn cancel(conn: &Conn, id: Ulid) -> Result<View, ApiError> {
     let record = jobs.find(id, &principal).ok_or_else(not_found)?;
     let node = conn.node.clone();
     let until = Instant::now() + CANCEL_PATIENCE;
-    let watcher = Reader::attach(&node, &record.stream, Some(u64::MAX));
+    let room = streams::check_readers(&record.stream).is_ok();
+    let watcher = room.then(|| Reader::attach(&node, &record.stream, Some(u64::MAX)));
     node.cancel(&record.stream);
-    let _ = uring::time::timeout_at(until, watcher.skip_to_end()).await;
-    drop(watcher);
+    if let Some(watcher) = watcher {
+        let _ = uring::time::timeout_at(until, watcher.skip_to_end()).await;
+    }
     while !record.view().status.ended() && Instant::now() < until {
         uring::time::sleep(END_LOOK).await;
     }

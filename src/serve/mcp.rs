@@ -13,21 +13,24 @@
 
 mod call;
 mod crawl;
-mod rpc;
+pub mod rpc;
 mod tools;
 
 pub use tools::list;
 
+use super::access::keys::Scope;
 use super::ask::{Ask, BodyType};
 use super::conn::{Conn, Gone};
 use super::handle::take_body;
 use super::reply::{JSON, Reply};
-use crate::limits::MCP_ID_BYTES_MAX;
+use crate::limits::{
+    MCP_CALL_BYTES_MAX, MCP_ID_BYTES_MAX, MCP_MESSAGE_BYTES_MAX, READ_TWICE_HERE_BYTES_MAX,
+};
 use crate::proto::base64::base64;
 use crate::proto::h1::{Request, list_members};
 use rpc::{Id, Message, Wrong};
 use simd_json::OwnedValue;
-use simd_json::prelude::{ValueAsScalar, ValueObjectAccess, ValueObjectAccessAsScalar};
+use simd_json::prelude::{ValueObjectAccess, ValueObjectAccessAsScalar};
 
 /// The revision whose requests carry everything with them.
 const MODERN: &str = "2026-07-28";
@@ -69,16 +72,19 @@ impl Fields {
 
 /// Answers one message.
 pub(super) async fn handle(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
-    let bytes_max = conn.node.shared.config.extract_body_bytes_max;
+    let fields = ask.mcp.as_deref().cloned().unwrap_or_default();
+    let bytes_max = body_bytes_max(conn, &fields);
     let types = [BodyType::Json];
     let mut body = match take_body(conn, ask, &types, "application/json", bytes_max).await? {
         Ok(body) => body,
         Err(error) => return conn.refuse(&error).await,
     };
-    let fields = ask.mcp.as_deref().cloned().unwrap_or_default();
-    let message = match rpc::parse(&mut body) {
-        Ok(message) => message,
-        Err(wrong) => return refuse(conn, None, &wrong).await,
+    let (bytes, read) = (body.len(), move || rpc::parse(&mut body));
+    let reading = conn.node.shared.reading.read(bytes, READ_TWICE_HERE_BYTES_MAX, read);
+    let message = match reading.await {
+        Ok(Ok(message)) => message,
+        Ok(Err(wrong)) => return refuse(conn, None, &wrong).await,
+        Err(error) => return conn.refuse(&error).await,
     };
     let Some(id) = message.id.clone() else {
         // A notification, or an answer to a question that we never asked.
@@ -95,6 +101,22 @@ pub(super) async fn handle(conn: &mut Conn, ask: &Ask) -> Result<(), Gone> {
     dispatch(conn, &fields, message, id, modern).await
 }
 
+/// Bytes that a message may have: what its head says that it is, and what its key may call.
+fn body_bytes_max(conn: &Conn, fields: &Fields) -> usize {
+    let may = |scope| conn.visit.key().is_none_or(|key| key.has(scope));
+    let calls = fields.method.as_deref().is_none_or(|method| method == "tools/call");
+    let named = |tool| fields.name.as_deref().is_none_or(|name| name == tool);
+    // A name in base64 is compared with the body's alone.
+    let coded = fields.name.as_deref().is_some_and(|name| name.starts_with("=?"));
+    if calls && may(Scope::Extract) && (coded || named("extract")) {
+        conn.node.shared.config.extract_body_bytes_max.max(MCP_CALL_BYTES_MAX)
+    } else if calls && may(Scope::Crawl) {
+        MCP_CALL_BYTES_MAX
+    } else {
+        MCP_MESSAGE_BYTES_MAX
+    }
+}
+
 async fn dispatch(
     conn: &mut Conn,
     fields: &Fields,
@@ -109,7 +131,7 @@ async fn dispatch(
         "tools/list" => tools::listed(&conn.site.described().tools, modern),
         "tools/call" => {
             let asked = call::Asked { id, modern, events: fields.events };
-            return call::run(conn, asked, message.params).await;
+            return call::run(conn, asked, message).await;
         }
         other => {
             let name: String = other.chars().take(64).collect();
@@ -187,14 +209,6 @@ fn named(field: &str, name: &str) -> bool {
 
 async fn refuse(conn: &mut Conn, id: Option<&Id>, wrong: &Wrong) -> Result<(), Gone> {
     conn.reply(Reply::new(wrong.status, JSON, rpc::error(id, wrong))).await
-}
-
-/// A number or a text as it came: for what is only handed back.
-fn scalar(value: &OwnedValue) -> Option<String> {
-    if let Some(text) = value.as_str() {
-        return Some(rpc::quoted(text));
-    }
-    value.as_i64().map(|number| number.to_string())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::sender::Reader;
 use super::transport::Transport;
 use crate::crawl::mirror;
 use crate::error::{ApiCode, ApiError};
-use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, READERS_PER_STREAM_MAX};
 use crate::proto::json;
 use crate::proto::sse::EventId;
 use crate::stream::Stream;
@@ -50,11 +50,15 @@ pub(super) async fn cancel(conn: &mut Conn, id: Ulid) -> Result<(), Gone> {
         Err(error) => return conn.refuse(&error).await,
     };
     let node = conn.node.clone();
-    let watcher = Reader::attach(&node, &stream, Some(u64::MAX));
+    // Where it has no room for one who waits for its end, it is ended all the same.
+    let room = check_readers(&stream).is_ok();
+    let watcher = room.then(|| Reader::attach(&node, &stream, Some(u64::MAX)));
     node.cancel(&stream);
-    let ended = uring::time::timeout(CANCEL_PATIENCE, watcher.skip_to_end()).await;
-    drop(watcher);
-    let status = if ended.is_ok() { 200 } else { 202 };
+    let ended = match watcher {
+        Some(watcher) => uring::time::timeout(CANCEL_PATIENCE, watcher.skip_to_end()).await.is_ok(),
+        None => false,
+    };
+    let status = if ended { 200 } else { 202 };
     conn.reply(Reply::new(status, JSON, state_json(&stream))).await
 }
 
@@ -94,6 +98,7 @@ pub(super) async fn join(conn: &Conn, id: Ulid, transport: Transport) -> Result<
             }
         }
     };
+    check_readers(&stream)?;
     // From here on nothing is dropped that this reader has not taken.
     let reader = Reader::attach(&conn.node, &stream, None);
     if transport == Transport::Json && stream.with_log(|log| log.first_seq()) > 0 {
@@ -151,9 +156,24 @@ async fn attach(
         // (WHATWG HTML §9.2.3).
         return conn.reply(Reply::empty(204)).await;
     }
+    if let Err(error) = check_readers(&stream) {
+        return conn.refuse(&error).await;
+    }
     conn.request_id = Some(conn.node.request_id(conn.request_id.take()));
     let reader = Reader::attach(&conn.node.clone(), &stream, after);
     conn.send_stream(reader, transport)
+}
+
+/// Whether one more may read a stream.
+///
+/// # Errors
+/// `rate_limited`.
+pub(super) fn check_readers(stream: &Stream) -> Result<(), ApiError> {
+    if !stream.is_crowded() {
+        return Ok(());
+    }
+    let message = format!("{READERS_PER_STREAM_MAX} read it already");
+    Err(ApiError::new(ApiCode::RateLimited, message).retry_after(Duration::from_secs(1)))
 }
 
 /// What a client has of a stream. A node that died may have sent it more than it has written anywhere:

@@ -12,6 +12,7 @@ pub mod registry;
 pub mod remote;
 pub mod state;
 
+use crate::limits::READERS_PER_STREAM_MAX;
 use crate::observe::trace::{FlightRecorder, Mark};
 use crate::observe::traceparent::TraceContext;
 use crate::proto::events::{Counts, Event};
@@ -178,6 +179,12 @@ impl Stream {
         self.birth.id
     }
 
+    /// A number of its own, but for chance: where its name is too long.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        u64::try_from(self.birth.id.random() & u128::from(u64::MAX)).unwrap_or(1)
+    }
+
     /// Index of the core that drives it.
     #[must_use]
     pub fn owner(&self) -> usize {
@@ -237,6 +244,12 @@ impl Stream {
         left
     }
 
+    /// Whether as many read it as may.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.lock().watchers.len() >= READERS_PER_STREAM_MAX
+    }
+
     /// The readers right now.
     #[must_use]
     pub fn attached(&self) -> Vec<Attached> {
@@ -284,8 +297,7 @@ impl Stream {
     /// The stream becomes part of its client's trace: a span of its own, below the client's. Only the
     /// first call counts.
     pub fn join_trace(&self, client: &TraceContext) {
-        let span = u64::try_from(self.birth.id.random() & u128::from(u64::MAX)).unwrap_or(1);
-        let _ = self.trace_context.set((client.child(span), client.parent_id));
+        let _ = self.trace_context.set((client.child(self.number()), client.parent_id));
     }
 
     /// The stream's own place in its client's trace.

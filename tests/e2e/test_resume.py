@@ -88,6 +88,28 @@ class Resume(Streams):
         self.assertEqual(durable[0], durable[1])
         self.assertEqual(invariants.broken(first, len(urls)), [])
 
+    def test_a_stream_has_so_many_readers(self):
+        urls = [self.origin.at("/stall", at="head", for_="1h")]
+        connection, head = self.begin({"urls": urls, "options": {"timeout_ms": 60000}})
+        target = f"/streams/{head.field('x-stream-id')}"
+        with contextlib.ExitStack() as open_now:
+            open_now.enter_context(connection)
+            for _ in range(63):
+                reader = open_now.enter_context(Connection(self.server.address))
+                reader.send(request("GET", f"{target}/events"))
+                self.assertEqual(reader.read_head().status, 200)
+            refused = ask(self.server, "GET", f"{target}/events")
+            self.assertEqual((refused.status, refused.json()["error"]["code"]), (429, "rate_limited"))
+            self.assertEqual(refused.field("retry-after"), "1")
+            self.assertEqual(ask(self.server, "GET", target).status, 200)
+            reader.close()
+            self.assertTrue(server.wait_until(lambda: len(self.state(head.field("x-stream-id"))["readers"]) < 64))
+            with Connection(self.server.address) as another:
+                another.send(request("GET", f"{target}/events"))
+                self.assertEqual(another.read_head().status, 200)
+            # However many read it, it can be ended.
+            self.assertIn(ask(self.server, "DELETE", target).status, (200, 202))
+
     def test_what_fell_out_of_the_window_is_said_to_be_missing(self):
         with server.Server(replay_bytes_max=65536) as small:
             urls = self.pages(40, size=9000)

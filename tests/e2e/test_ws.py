@@ -312,6 +312,25 @@ class Ops(Sockets):
             raw.send({"op": "ping"})
             self.assertEqual(raw.event()["type"], "pong")
 
+    def test_a_long_op_is_read_and_one_over_the_limit_of_bodies_is_not(self):
+        with server.Server(request_body_bytes_max=200_000) as small, Raw(small) as raw:
+            crawl = {"op": "crawl", "id": "a", "data": {"urls": self.pages(1)}}
+            raw.send(json.dumps(crawl).encode() + b" " * 200_000)
+            self.assertIn("200000", self.refused(raw.event())["error"]["message"])
+            raw.send({"op": "dance", "id": "x" * 100_000})
+            self.refused(raw.event())
+            raw.send(json.dumps(crawl).encode() + b" " * 100_000)
+            events = [raw.event()]
+            while events[-1]["type"] != "summary":
+                events.append(raw.event())
+            self.holds(events, 1)
+
+    def test_a_message_that_does_not_end_is_given_up(self):
+        with server.Server(body_timeout_ms=500) as hasty, Raw(hasty) as raw:
+            raw.connection.send(frame(b'{"op":', 0x01))
+            kind, payload = raw.read()
+            self.assertEqual((kind, struct.unpack("!H", payload[:2])[0]), (8, 1008))
+
     def test_a_flood_of_ops_is_answered_in_order_whatever_the_client_reads(self):
         count = 20_000
         flood = b"".join(frame({"op": "status", "id": str(n)}) for n in range(count))

@@ -242,3 +242,28 @@ proptest! {
         let _ = decode(&coding, &noise, 100_000, piece, 4096);
     }
 }
+
+#[test]
+fn a_body_in_crumbs_costs_about_what_it_costs_in_one_piece() {
+    let text: String = (0..20_000).map(|at| format!("{at} ")).collect();
+    type Encode = fn(&[u8]) -> Vec<u8>;
+    let codings: [(&str, Encode); 5] =
+        [("gzip", gzip), ("deflate", zlib), ("deflate", raw), ("br", br), ("zstd", zst)];
+    for (coding, encode) in codings {
+        for (coding, body) in [
+            (coding.to_owned(), encode(text.as_bytes())),
+            (format!("gzip, {coding}"), encode(&gzip(text.as_bytes()))),
+        ] {
+            let cleared = |piece| {
+                CLEARED.set(0);
+                let out = decode(&coding, &body, 1 << 20, piece, 1 << 16).unwrap();
+                assert_eq!(out, text.as_bytes(), "{coding}");
+                CLEARED.get()
+            };
+            let (whole, crumbs) = (cleared(body.len()), cleared(1));
+            let steps = if coding.contains(',') { 16 } else { 4 };
+            assert!(whole < text.len() * steps, "{coding}: {whole}");
+            assert!(crumbs < body.len() * 2048 + whole, "{coding}: {crumbs} for {}", body.len());
+        }
+    }
+}

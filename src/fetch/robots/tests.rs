@@ -171,6 +171,58 @@ fn a_hostile_file_is_read_and_asked_in_turns() {
     assert!(turns > 1000, "{turns}");
 }
 
+#[test]
+fn stars_in_a_row_are_one() {
+    let file = format!("User-agent: *\nDisallow: /{}\n", "*".repeat(400_000));
+    let robots = Robots::read(file.as_bytes());
+    assert_eq!(robots.patterns, b"/*");
+    assert!(!robots.allows("x", "/any"));
+}
+
+#[test]
+fn a_pattern_beyond_its_limit_forbids_more_and_allows_nothing() {
+    let long = format!("/{}", "a".repeat(ROBOTS_PATTERN_BYTES_MAX));
+    for (file, path, allowed) in [
+        (format!("User-agent: *\nDisallow: {long}/b$\n"), format!("{long}/c"), false),
+        (format!("User-agent: *\nDisallow: /\nAllow: {long}\n"), long.clone(), false),
+        (format!("User-agent: *\nDisallow: {long}\n"), "/a".to_owned(), true),
+    ] {
+        assert_eq!(allows(&file, "x", &path), allowed, "{}", &file[..40]);
+    }
+}
+
+#[test]
+fn the_cost_of_a_path_is_charged_by_its_patterns() {
+    // Many stars with a character between them, and a path that has them all.
+    let star = "*a".repeat(ROBOTS_PATTERN_BYTES_MAX / 2 - 4);
+    let file = format!("User-agent: *\n{}", format!("Disallow: /{star}$\n").repeat(60));
+    let robots = Robots::read(file.as_bytes());
+    let mut check = Check::new(&robots, "x", &format!("/{}b", "a".repeat(8000)));
+    let turns = (0..).take_while(|_| check.step(&robots).is_none()).count();
+    assert!(turns >= 50, "a turn for each: {turns}");
+    // A short path has too few characters for any of them: no search, no turn.
+    let mut check = Check::new(&robots, "x", "/aaaa");
+    assert_eq!(check.step(&robots), Some(true));
+}
+
+#[test]
+fn an_agent_is_found_among_many() {
+    let others: String = (0..20_000)
+        .map(|n| {
+            let name: String = format!("{n}").bytes().map(|b| char::from(b + 49)).collect();
+            format!("User-agent: z{name}\n")
+        })
+        .collect();
+    let file = format!("{others}Disallow: /\n\nUser-agent: me\nDisallow: /me\nCrawl-delay: 2");
+    let robots = Robots::read(file.as_bytes());
+    assert_eq!(robots.groups_of("ME"), [1]);
+    assert_eq!(robots.crawl_delay("me"), Some(Duration::from_secs(2)));
+    assert!(robots.allows("me", "/") && !robots.allows("me", "/me") && !robots.allows("zb", "/"));
+    assert!(robots.weight() > 20_000 * 48);
+    let same = "User-agent: a\n".repeat(20_000);
+    assert_eq!(Robots::read(same.as_bytes()).groups_of("a"), [0], "once for its group");
+}
+
 /// The slow, obvious twin of [`fits`]: tries every length for each `*`.
 fn fits_slowly(pattern: &[u8], path: &[u8]) -> bool {
     match pattern {
@@ -188,6 +240,15 @@ proptest! {
             fits(pattern.as_bytes(), path.as_bytes()),
             fits_slowly(pattern.as_bytes(), path.as_bytes())
         );
+    }
+
+    /// What is left out because it is too long, or not searched for, would not have fitted either.
+    #[test]
+    fn a_file_says_what_its_pattern_says_slowly(pattern in "[ab*]{0,12}\\$?", path in "[ab]{0,4}") {
+        let robots = Robots::read(format!("User-agent: *\nDisallow: /{pattern}\n").as_bytes());
+        let (pattern, path) = (format!("/{pattern}"), format!("/{path}"));
+        let expected = !fits_slowly(pattern.as_bytes(), path.as_bytes());
+        prop_assert_eq!(robots.allows("x", &path), expected);
     }
 
     #[test]

@@ -90,6 +90,12 @@ pub enum Violation {
     /// A message in more fragments than the limit.
     #[error("message in too many fragments")]
     TooManyFragments,
+    /// A message whose end does not come.
+    #[error("message takes too long")]
+    MessageTooSlow,
+    /// A message for which there is no room now: no fault of the peer.
+    #[error("no room for the message now")]
+    NoRoom,
 }
 
 impl Violation {
@@ -99,6 +105,8 @@ impl Violation {
         match self {
             Self::InvalidUtf8 | Self::MalformedDeflate => CloseCode::INVALID_DATA,
             Self::MessageTooBig | Self::TooManyFragments => CloseCode::TOO_BIG,
+            Self::MessageTooSlow => CloseCode::POLICY_VIOLATION,
+            Self::NoRoom => CloseCode::TRY_AGAIN_LATER,
             _ => CloseCode::PROTOCOL_ERROR,
         }
     }

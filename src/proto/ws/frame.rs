@@ -35,6 +35,13 @@ pub(super) enum FrameKind {
     Pong,
 }
 
+impl FrameKind {
+    /// Whether it carries a message or a part of one.
+    pub(super) const fn is_data(self) -> bool {
+        matches!(self, Self::Continuation | Self::Text | Self::Binary)
+    }
+}
+
 /// A frame header to send, of two to ten bytes: the server's frames bear no mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHead {

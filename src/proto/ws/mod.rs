@@ -23,6 +23,7 @@
 
 mod close;
 mod deflate;
+mod event;
 pub mod extension;
 mod frame;
 #[doc(hidden)]
@@ -39,7 +40,6 @@ mod session_tests;
 mod testing;
 
 pub use close::{CloseCode, Violation};
+pub use event::{CutReason, Event, MessageKind, Outgoing, SendError, Status};
 pub use frame::FrameHead;
-pub use session::{
-    Config, CutReason, DeflateConfig, Event, MessageKind, Outgoing, SendError, Session, Status,
-};
+pub use session::{Config, DeflateConfig, Session};

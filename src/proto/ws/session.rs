@@ -6,12 +6,16 @@ use bytes::Bytes;
 
 use super::close::{CloseCode, Violation, close_payload, parse_close};
 use super::deflate::{Deflater, Inflater};
+use super::event::{CutReason, Event, MessageKind, Outgoing, SendError, Status};
 use super::extension::Agreement;
 use super::frame::{self, Frame, FrameHead, FrameKind, HEADER_BYTES_MAX};
 use super::mask::unmask;
 use super::transmit::Transmit;
 use super::utf8::Utf8Check;
-use crate::limits::{WS_FRAGMENTS_MAX, WS_MESSAGE_BYTES_MAX};
+use crate::limits::{
+    BODY_BYTES_PER_S_MIN, WS_FRAGMENTS_MAX, WS_INFLATE_PIECE_BYTES, WS_INFLATE_TURN_BYTES,
+    WS_MESSAGE_BYTES_MAX,
+};
 
 /// Bytes of the message buffer that are kept from one message to the next.
 const KEPT_BYTES_MAX: usize = 2 * 1024;
@@ -23,6 +27,9 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// Fragments of a received message before the frame that ends it; above it close code 1009.
     pub fragments_max: usize,
+    /// Time for a message from its first frame to its last, beside a second for each
+    /// [`BODY_BYTES_PER_S_MIN`] bytes that have come; above it close code 1008.
+    pub message_timeout: Duration,
     /// Time between two pings of ours.
     pub ping_interval: Duration,
     /// Pings in a row after which nothing at all came back, before the peer is cut.
@@ -49,87 +56,13 @@ impl Default for Config {
         Self {
             message_bytes_max: WS_MESSAGE_BYTES_MAX,
             fragments_max: WS_FRAGMENTS_MAX,
+            message_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(30),
             silent_pings_max: 2,
             close_timeout: Duration::from_secs(5),
             deflate: DeflateConfig { level: 3, bytes_min: 256, bytes_max: 64 * 1024 },
         }
     }
-}
-
-/// Text or binary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MessageKind {
-    /// UTF-8.
-    Text,
-    /// Any bytes.
-    Binary,
-}
-
-/// What the peer did. Payloads lie in the caller's input or in the session, and may be changed in
-/// place, as some JSON parsers want it.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A whole text message: its bytes are valid UTF-8.
-    Text(&'a mut [u8]),
-    /// A whole binary message.
-    Binary(&'a mut [u8]),
-    /// A ping; its pong is queued already.
-    Ping(&'a [u8]),
-    /// A pong, asked for or not.
-    Pong(&'a [u8]),
-    /// The peer closes; our Close is queued, unless it went first. No event follows.
-    Close(Option<CloseCode>, &'a str),
-    /// The peer broke a rule; a Close with [`Violation::code`] is queued. No event follows.
-    Violation(Violation),
-}
-
-/// How far the connection is from its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Messages go both ways.
-    Open,
-    /// Our Close is queued or sent, the peer's is awaited. Go on reading; send no messages.
-    Closing,
-    /// Both have closed, or the peer broke a rule. Send what [`Session::poll_transmit`] has, shut
-    /// the write side down, and read until end of file: data unread at close would make the kernel
-    /// reset the connection, and the reset can overtake our Close frame.
-    Draining,
-    /// Drop the socket now.
-    Cut(CutReason),
-}
-
-/// Why the socket is to be dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CutReason {
-    /// The closing handshake is done and the peer has closed the socket.
-    Finished,
-    /// The peer closed the socket without a closing handshake (close code 1006 to applications).
-    PeerGone,
-    /// Nothing came back after several pings.
-    PeerSilent,
-    /// The peer did not finish the closing handshake in time.
-    CloseTimeout,
-}
-
-/// The way to put a message on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The frame's header, to be sent first.
-    pub head: FrameHead,
-    /// Whether what follows it is what the message was compressed into; else its parts as they are.
-    pub deflated: bool,
-}
-
-/// Why a message can't be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// The session is not [`Status::Open`] any more.
-    #[error("the WebSocket is closing")]
-    Closed,
-    /// The compressor failed: a bug of ours. Close with [`CloseCode::INTERNAL_ERROR`].
-    #[error("compressing a message failed")]
-    Deflate,
 }
 
 /// One WebSocket connection, server side, without socket and clock.
@@ -163,6 +96,8 @@ pub struct Session {
     /// The same for a control frame's payload.
     control: Vec<u8>,
     delivered: bool,
+    /// Bytes that this turn's messages were inflated to.
+    inflated: usize,
     utf8: Utf8Check,
     inflater: Option<Box<Inflater>>,
     deflater: Option<Box<Deflater>>,
@@ -193,12 +128,23 @@ struct Message {
     fragments: usize,
     /// Bytes of payload announced by its frames so far.
     wire_bytes: u64,
+    since: Instant,
+    /// Bytes of payload that have come.
+    come: u64,
 }
 
 /// A frame or message that is whole. `payload` is `None` if it was gathered in the session.
 struct Whole<'i> {
     kind: FrameKind,
     payload: Option<&'i mut [u8]>,
+}
+
+/// What the input holds next.
+enum Step<'i> {
+    /// Nothing whole: more input is needed.
+    Dry,
+    Turn,
+    Whole(Whole<'i>),
 }
 
 impl Session {
@@ -216,6 +162,7 @@ impl Session {
             buffer: Vec::new(),
             control: Vec::new(),
             delivered: false,
+            inflated: 0,
             utf8: Utf8Check::default(),
             inflater: None,
             deflater: None,
@@ -249,8 +196,11 @@ impl Session {
             self.release();
             return None;
         }
-        let whole = match self.next_whole(input) {
-            Ok(whole) => whole?,
+        self.inflated = 0;
+        let whole = match self.next_whole(now, input) {
+            Ok(Step::Whole(whole)) => whole,
+            Ok(Step::Dry) => return None,
+            Ok(Step::Turn) => return Some(Event::Turn),
             Err(violation) => return Some(self.fail(now, violation)),
         };
         self.delivered = true;
@@ -284,6 +234,9 @@ impl Session {
 
     /// The instant of [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.message_due().is_some_and(|due| due <= now) {
+            self.fail(now, Violation::MessageTooSlow);
+        }
         if now < self.timer {
             return;
         }
@@ -297,7 +250,26 @@ impl Session {
     /// When [`handle_timeout`](Self::handle_timeout) is due next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (!matches!(self.status, Status::Cut(_))).then_some(self.timer)
+        let timer = self.message_due().map_or(self.timer, |due| due.min(self.timer));
+        (!matches!(self.status, Status::Cut(_))).then_some(timer)
+    }
+
+    /// When the message in progress must be whole.
+    fn message_due(&self) -> Option<Instant> {
+        let message = self.message.filter(|_| self.status == Status::Open)?;
+        let slow = Duration::from_secs(message.come / BODY_BYTES_PER_S_MIN);
+        message.since.checked_add(self.config.message_timeout + slow)
+    }
+
+    /// Bytes of heap that the message in progress holds.
+    #[must_use]
+    pub fn gathered_bytes(&self) -> usize {
+        if self.message.is_some() { self.buffer.capacity() } else { 0 }
+    }
+
+    /// There is no room for the message in progress: closes with 1013.
+    pub fn refuse_message(&mut self, now: Instant) {
+        self.fail(now, Violation::NoRoom);
     }
 
     /// Control frames to write, whole and in order. They may go between any two frames.
@@ -369,16 +341,25 @@ impl Session {
     }
 
     /// Reads frames until a message or a control frame is whole.
-    fn next_whole<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Whole<'i>>, Violation> {
+    fn next_whole<'i>(
+        &mut self,
+        now: Instant,
+        input: &mut &'i mut [u8],
+    ) -> Result<Step<'i>, Violation> {
         loop {
             let Some(mut frame) = self.frame else {
-                let Some(header) = self.next_header(input)? else { return Ok(None) };
-                self.frame = Some(self.begin(&header)?);
+                let Some(header) = self.next_header(input)? else { return Ok(Step::Dry) };
+                self.frame = Some(self.begin(now, &header)?);
                 continue;
             };
-            let take = input.len().min(frame.length - frame.done);
+            let mut take = input.len().min(frame.length - frame.done);
             if take == 0 && frame.done < frame.length {
-                return Ok(None);
+                return Ok(Step::Dry);
+            }
+            if let Some(message) = self.message.as_mut().filter(|_| frame.kind.is_data()) {
+                // A few bytes at a time: each may become a thousand.
+                take = if message.compressed { take.min(WS_INFLATE_PIECE_BYTES) } else { take };
+                message.come += take as u64;
             }
             let piece = input.split_off_mut(..take).expect("take is within input");
             unmask(piece, frame.mask, frame.done);
@@ -391,8 +372,11 @@ impl Session {
                 }
                 _ => self.data_piece(piece, ends && frame.is_final)?,
             };
-            if whole.is_some() {
-                return Ok(whole);
+            if let Some(whole) = whole {
+                return Ok(Step::Whole(whole));
+            }
+            if self.inflated >= WS_INFLATE_TURN_BYTES {
+                return Ok(Step::Turn);
             }
         }
     }
@@ -411,7 +395,7 @@ impl Session {
     }
 
     /// Holds a frame's header against the message in progress and the limits.
-    fn begin(&mut self, frame: &Frame) -> Result<Current, Violation> {
+    fn begin(&mut self, now: Instant, frame: &Frame) -> Result<Current, Violation> {
         let &Frame { kind, is_final, compressed, length, mask } = frame;
         let kind_of_message = match kind {
             FrameKind::Text => Some(MessageKind::Text),
@@ -421,7 +405,9 @@ impl Session {
         match (kind_of_message, kind, &mut self.message) {
             (Some(_), _, Some(_)) => return Err(Violation::InterleavedMessage),
             (Some(kind), _, None) => {
-                self.message = Some(Message { kind, compressed, fragments: 0, wire_bytes: 0 });
+                let (since, wire_bytes, come) = (now, 0, 0);
+                let message = Message { kind, compressed, fragments: 0, wire_bytes, since, come };
+                self.message = Some(message);
             }
             (None, FrameKind::Continuation, None) => return Err(Violation::LoneContinuation),
             (None, ..) => {}
@@ -468,7 +454,7 @@ impl Session {
             MessageKind::Text => (FrameKind::Text, true),
             MessageKind::Binary => (FrameKind::Binary, false),
         };
-        let Self { utf8, buffer, config, .. } = self;
+        let Self { utf8, buffer, config, inflated, .. } = self;
         let mut check = |bytes: &[u8]| {
             if is_text { utf8.push(bytes).map_err(|_| Violation::InvalidUtf8) } else { Ok(()) }
         };
@@ -477,7 +463,9 @@ impl Session {
             let agreement = self.agreement.as_ref().expect("RSV1 needs an agreement");
             let new = || Box::new(Inflater::new(agreement));
             let inflater = self.inflater.get_or_insert_with(new);
+            let before = buffer.len();
             inflater.push(piece, buffer, config.message_bytes_max, &mut check)?;
+            *inflated += buffer.len() - before;
             if ends {
                 inflater.finish(buffer, config.message_bytes_max, &mut check)?;
             }

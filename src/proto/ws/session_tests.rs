@@ -12,6 +12,7 @@ use super::deflate::Deflater;
 use super::extension::Agreement;
 use super::testing::{Seen, feed, frame};
 use super::*;
+use crate::limits::{WS_INFLATE_PIECE_BYTES, WS_INFLATE_TURN_BYTES};
 
 const AGREEMENT: Agreement = Agreement {
     server_context_takeover: true,
@@ -259,6 +260,68 @@ fn message() -> impl Strategy<Value = Message> {
         (0usize..70_000, any::<u8>()).prop_map(|(n, byte)| Message::binary(vec![byte; n])),
         proptest::collection::vec(any::<u8>(), 0..125).prop_map(|data| Message::Ping(data.into())),
     ]
+}
+
+#[test]
+fn a_message_that_inflates_to_much_is_read_in_turns() {
+    let mut deflater = Deflater::new(&AGREEMENT, 9);
+    let zeros = vec![b'0'; 8 << 20];
+    let packed = deflater.message(&[&zeros]).unwrap();
+    let now = Instant::now();
+    let mut session = Session::new(now, Config::default(), Some(AGREEMENT));
+    let mut wire = frame(0xc1, &packed);
+    let mut input = &mut wire[..];
+    let (mut turns, mut held, mut text) = (0, 0, 0);
+    while let Some(event) = session.handle_bytes(now, &mut input) {
+        match event {
+            Event::Turn => turns += 1,
+            Event::Text(whole) => text = whole.len(),
+            other => panic!("{other:?}"),
+        }
+        let grown = session.heap_bytes();
+        // The buffer doubles as it grows; what it holds grows by a turn and a piece.
+        assert!(text > 0 || grown <= 2 * held.max(256 << 10), "{held} to {grown}");
+        held = grown;
+    }
+    assert_eq!(text, zeros.len());
+    let most = WS_INFLATE_TURN_BYTES + WS_INFLATE_PIECE_BYTES * 1032;
+    assert!(turns >= zeros.len() / most, "{turns}");
+}
+
+#[test]
+fn a_message_that_does_not_end_is_given_up() {
+    let (mut session, now) = session();
+    let second = Duration::from_secs(1);
+    assert!(feed(&mut session, now, &frame(0x01, b"begun")).is_empty());
+    assert_eq!(session.poll_timeout(), Some(now + Config::default().ping_interval));
+    session.handle_timeout(now + 30 * second);
+    session.handle_bytes(now + 31 * second, &mut &mut frame(0x8a, b"")[..]);
+    assert_eq!(session.status(), Status::Open);
+    // A peer that goes on sending has the time that it takes at the slowest speed.
+    let mebibyte = frame(0x00, &vec![b'x'; 1 << 20]);
+    assert!(feed(&mut session, now + 40 * second, &mebibyte).is_empty());
+    let due = now + Config::default().message_timeout + 256 * second;
+    for at in 2..11 {
+        let at = now + 30 * at * second;
+        session.handle_timeout(at);
+        assert_eq!(session.status(), Status::Open);
+        session.handle_bytes(at + second, &mut &mut frame(0x8a, b"")[..]);
+    }
+    assert_eq!(session.poll_timeout(), Some(due));
+    session.handle_timeout(due);
+    assert_eq!((session.status(), session.gathered_bytes()), (Status::Draining, 0));
+    let close = session.poll_transmit().unwrap();
+    assert_eq!(close[close.len() - "message takes too long".len() - 2..][..2], [0x03, 0xf0]);
+}
+
+#[test]
+fn a_message_without_room_is_refused_with_1013() {
+    let (mut session, now) = session();
+    assert!(feed(&mut session, now, &frame(0x02, &[7; 4000])).is_empty());
+    assert!(session.gathered_bytes() >= 4000);
+    session.refuse_message(now);
+    assert_eq!((session.status(), session.gathered_bytes()), (Status::Draining, 0));
+    assert_eq!(session.poll_transmit().unwrap()[2..4], 1013_u16.to_be_bytes());
 }
 
 proptest! {

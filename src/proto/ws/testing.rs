@@ -34,6 +34,7 @@ pub(super) enum Seen {
     Pong(Vec<u8>),
     Close(Option<u16>, String),
     Violation(Violation),
+    Turn,
 }
 
 impl From<Event<'_>> for Seen {
@@ -45,6 +46,7 @@ impl From<Event<'_>> for Seen {
             Event::Pong(data) => Self::Pong(data.to_vec()),
             Event::Close(code, reason) => Self::Close(code.map(|c| c.get()), reason.to_owned()),
             Event::Violation(violation) => Self::Violation(violation),
+            Event::Turn => Self::Turn,
         }
     }
 }

@@ -4,14 +4,16 @@ use super::super::access::keys::Scope;
 use super::super::conn::{Conn, Gone};
 use super::super::handle;
 use super::super::reply::{JSON, Reply};
-use super::rpc::{self, Id, Wrong, quoted};
-use super::{crawl, refuse, scalar};
+use super::rpc::{self, Id, Message, Wrong, quoted, scalar};
+use super::{crawl, refuse};
 use crate::crawl::request::deepsearch::parse_deepsearch;
-use crate::crawl::request::{self, parse_crawl};
+use crate::crawl::request::{self, CrawlRequest, ExtractBody, parse_crawl};
 use crate::error::{ApiCode, ApiError};
+use crate::limits::READ_TWICE_HERE_BYTES_MAX;
 use bytes::{BufMut, Bytes, BytesMut};
 use simd_json::OwnedValue;
 use simd_json::prelude::{ValueObjectAccess as _, ValueObjectAccessAsScalar as _, Writable as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a call came.
@@ -25,7 +27,8 @@ pub(super) struct Asked {
 }
 
 /// Runs a tool and answers with its result.
-pub(super) async fn run(conn: &mut Conn, asked: Asked, params: OwnedValue) -> Result<(), Gone> {
+pub(super) async fn run(conn: &mut Conn, asked: Asked, message: Message) -> Result<(), Gone> {
+    let Message { params, bytes, .. } = message;
     let name = params.get_str("name").unwrap_or_default();
     // A search asks for the scope of `POST /deepsearch`, which is a crawl's.
     let scope = match name {
@@ -43,24 +46,28 @@ pub(super) async fn run(conn: &mut Conn, asked: Asked, params: OwnedValue) -> Re
         return conn.refuse(&ApiError::new(ApiCode::Forbidden, message)).await;
     }
     let token = params.get("_meta").and_then(|meta| meta.get("progressToken")).and_then(scalar);
-    let mut arguments = params
-        .get("arguments")
-        .map_or_else(|| "{}".to_owned(), |value| value.encode())
-        .into_bytes();
     if conn.access.pressed() {
         let error = ApiError::new(ApiCode::Overloaded, "the server is short of memory");
         return failed(conn, &asked, &error.retry_after(Duration::from_secs(1))).await;
     }
     let token = token.filter(|_| asked.events);
-    match name {
-        "crawl" => return crawl::run(conn, &asked, token, (parse_crawl, &mut arguments)).await,
-        "search" => {
-            return crawl::run(conn, &asked, token, (parse_deepsearch, &mut arguments)).await;
+    let parse = match name {
+        "extract" => None,
+        "search" => Some(parse_deepsearch as crawl::Parse),
+        _ => Some(parse_crawl as crawl::Parse),
+    };
+    let (node, shared) = (conn.node.clone(), Arc::clone(&conn.node.shared));
+    let read = move || {
+        let mut arguments = arguments_of(&params);
+        match parse {
+            Some(parse) => crawl::read(&shared.config, parse, &mut arguments).map(Read::Crawl),
+            None => request::parse_extract(&mut arguments).map(Box::new).map(Read::Extract),
         }
-        _ => {}
-    }
-    let body = match request::parse_extract(&mut arguments) {
-        Ok(body) => body,
+    };
+    let reading = node.shared.reading.read(bytes, READ_TWICE_HERE_BYTES_MAX, read);
+    let body = match reading.await.flatten() {
+        Ok(Read::Crawl(request)) => return crawl::run(conn, &asked, token, request).await,
+        Ok(Read::Extract(body)) => body,
         Err(error) => return failed(conn, &asked, &error).await,
     };
     let page = handle::Given {
@@ -84,6 +91,17 @@ pub(super) async fn run(conn: &mut Conn, asked: Asked, params: OwnedValue) -> Re
         }
         Err(error) => failed(conn, &asked, &error).await,
     }
+}
+
+/// A tool's arguments, read.
+enum Read {
+    Crawl(CrawlRequest),
+    Extract(Box<ExtractBody>),
+}
+
+/// A tool's arguments as JSON again, for the reader of the route that does the same.
+fn arguments_of(params: &OwnedValue) -> Vec<u8> {
+    params.get("arguments").map_or_else(|| "{}".to_owned(), |value| value.encode()).into_bytes()
 }
 
 /// A tool that could not do its work says so in its result, where the model reads it.
@@ -119,25 +137,42 @@ pub(super) fn text_block(out: &mut BytesMut, before: &str, escaped: &[u8], after
 }
 
 /// The content of a document, as the escaped text that stands in its JSON: Markdown, else the plain
-/// text. Its bytes are taken as they are, since they are to stand in JSON again.
+/// text. Its bytes are taken as they are, since they are to stand in JSON again. Only the document's
+/// own fields count: each of its links has a `text`, too.
 pub(super) fn content(document: &[u8]) -> Option<&[u8]> {
-    [&b"\"markdown\":\""[..], b"\"text\":\""].into_iter().find_map(|name| {
-        // Within a text the quotes would be escaped, so this can only be the field; a link's own
-        // `text` stands behind the document's.
-        let from = memchr::memmem::find(document, name)? + name.len();
-        let text = &document[from..];
-        let mut at = 0;
-        loop {
-            let next = at + memchr::memchr2(b'"', b'\\', &text[at..])?;
-            if text[next] == b'"' {
-                return Some(&text[..next]);
-            }
-            at = next + 2;
-            if at > text.len() {
-                return None;
+    let (mut at, mut depth) = (0, 0_usize);
+    let (mut name, mut text): (&[u8], _) = (b"", None);
+    while let Some(mark) = document[at..].iter().position(|byte| b"\"{}[]".contains(byte)) {
+        at += mark + 1;
+        match document[at - 1] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {
+                let string = &document[at..string_end(document, at)?];
+                at += string.len() + 1;
+                let rest = document[at..].trim_ascii_start();
+                match name {
+                    _ if depth != 1 => {}
+                    _ if rest.first() == Some(&b':') => name = string,
+                    b"markdown" => return Some(string),
+                    b"text" => text = Some(string),
+                    _ => {}
+                }
             }
         }
-    })
+    }
+    text
+}
+
+/// Where the string ends that begins there: at its quote.
+fn string_end(json: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += memchr::memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +202,15 @@ mod tests {
             }
         }
         assert_eq!(content(document(None, None).as_bytes()), None);
+        let links = r#"[{"href":"http://a.test/","text":"a link"},{"markdown":"x","text":""}]"#;
+        for document in [
+            format!(r#"{{"markdown":null,"text":null,"links":{links},"word_count":1}}"#),
+            format!(r#"{{"links":{links},"meta":{{"text":"b"}}}}"#),
+        ] {
+            assert_eq!(content(document.as_bytes()), None);
+        }
+        let behind = format!(r#"{{"links":{links},"text" : "own"}}"#);
+        assert_eq!(content(behind.as_bytes()), Some(&b"own"[..]));
         assert_eq!(content(b"{\"markdown\":\"never ends\\"), None);
     }
 }

@@ -36,12 +36,11 @@ pub(super) async fn run(
     conn: &mut Conn,
     asked: &Asked,
     token: Option<String>,
-    arguments: (Parse, &mut [u8]),
+    request: CrawlRequest,
 ) -> Result<(), Gone> {
-    let request = match read(conn, arguments) {
-        Ok(request) => request,
-        Err(error) => return failed(conn, asked, &error).await,
-    };
+    if let Err(error) = conn.node.admit() {
+        return failed(conn, asked, &error).await;
+    }
     let place = match handle::admit(conn, &request) {
         Ok(place) => place,
         Err(error) => return failed(conn, asked, &error).await,
@@ -96,9 +95,11 @@ pub(super) async fn run(
 
 /// Reads the arguments: those of the route that does the same, with fewer URLs, and Markdown alone
 /// where nothing is said of formats.
-fn read(conn: &Conn, (parse, arguments): (Parse, &mut [u8])) -> Result<CrawlRequest, ApiError> {
-    conn.node.admit()?;
-    let config = &conn.node.shared.config;
+pub(super) fn read(
+    config: &Config,
+    parse: Parse,
+    arguments: &mut [u8],
+) -> Result<CrawlRequest, ApiError> {
     let silent = memchr::memmem::find(arguments, b"\"formats\"").is_none();
     let mut request = parse(arguments, config)?;
     let most = request.urls_max(config);

@@ -2,12 +2,12 @@
 
 use crate::crawl::request;
 use crate::error::ApiCode;
-use crate::limits::MCP_DEPTH_MAX;
+use crate::limits::{MCP_CALL_BYTES_MAX, MCP_DEPTH_MAX, MCP_MESSAGE_BYTES_MAX};
 use crate::proto::json;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Deserializer};
 use simd_json::OwnedValue;
-use simd_json::prelude::{ValueAsScalar as _, ValueBuilder as _};
+use simd_json::prelude::{ValueAsScalar as _, ValueBuilder as _, ValueObjectAccessAsScalar as _};
 
 /// A method that we don't have.
 pub(super) const METHOD_NOT_FOUND: i64 = -32601;
@@ -36,6 +36,8 @@ pub(super) struct Message {
     pub(super) id: Option<Id>,
     pub(super) method: String,
     pub(super) params: OwnedValue,
+    /// Bytes of the whole.
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,8 +121,10 @@ fn nested_within(body: &[u8], most: usize) -> bool {
     true
 }
 
-/// Reads a message. A list of them, as an early revision had it, is refused.
+/// Reads a message. A list of them, as an early revision had it, is refused, and what is longer than
+/// its method and tool need.
 pub(super) fn parse(body: &mut [u8]) -> Result<Message, Wrong> {
+    let bytes = body.len();
     if !nested_within(body, MCP_DEPTH_MAX) {
         return Err(Wrong::invalid(format!("nested deeper than {MCP_DEPTH_MAX}")));
     }
@@ -134,20 +138,34 @@ pub(super) fn parse(body: &mut [u8]) -> Result<Message, Wrong> {
     let answered = shape.result.is_some() || shape.error.is_some();
     let Some(method) = shape.method else {
         if answered {
-            return Ok(Message { id: None, method: String::new(), params: OwnedValue::null() });
+            return Ok(Message {
+                id: None,
+                method: String::new(),
+                params: OwnedValue::null(),
+                bytes,
+            });
         }
         return Err(Wrong::invalid("method is missing"));
     };
     let id = match shape.id {
         None => None,
-        Some(id) => Some(Id(super::scalar(&id)
-            .ok_or_else(|| Wrong::invalid("id must be a text or a whole number"))?)),
+        Some(id) => Some(Id(
+            scalar(&id).ok_or_else(|| Wrong::invalid("id must be a text or a whole number"))?
+        )),
     };
     let params = shape.params.unwrap_or_else(OwnedValue::null);
     if !matches!(params, OwnedValue::Object(_)) && params.as_null().is_none() {
         return Err(Wrong::invalid("params must be an object"));
     }
-    Ok(Message { id, method, params })
+    let most = match (method.as_str(), params.get_str("name")) {
+        ("tools/call", Some("extract")) => usize::MAX,
+        ("tools/call", _) => MCP_CALL_BYTES_MAX,
+        _ => MCP_MESSAGE_BYTES_MAX,
+    };
+    if bytes > most {
+        return Err(Wrong::invalid(format!("{bytes} bytes, maximum {most} for this method")));
+    }
+    Ok(Message { id, method, params, bytes })
 }
 
 /// An answer with a result. `result` is an object's text without its closing brace, since every
@@ -202,6 +220,47 @@ pub(super) fn quoted(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// A number or a text as it came: for what is only handed back.
+pub(super) fn scalar(value: &OwnedValue) -> Option<String> {
+    if let Some(text) = value.as_str() {
+        return Some(quoted(text));
+    }
+    value.as_i64().map(|number| number.to_string())
+}
+
+/// Entry for the fuzzer, and for a test over the same inputs: whatever the bytes, they are a message
+/// within its limits or an error, and every answer is JSON of one line.
+pub fn fuzz(body: &[u8]) {
+    let told = |answer: &[u8]| {
+        assert!(!answer.contains(&b'\n'));
+        let read: Result<serde_json::Value, _> = serde_json::from_slice(answer);
+        assert!(read.is_ok_and(|read| read["jsonrpc"] == "2.0"));
+    };
+    let Message { id, method, params, bytes } = match parse(&mut body.to_vec()) {
+        Ok(message) => message,
+        Err(wrong) => {
+            assert!(wrong.status == 400 && wrong.data.is_empty());
+            return told(&error(None, &wrong));
+        }
+    };
+    assert_eq!(bytes, body.len());
+    assert!(params.as_null().is_some() || matches!(params, OwnedValue::Object(_)));
+    let Some(id) = id else { return };
+    assert!(id.len() <= 6 * body.len());
+    for modern in [false, true] {
+        told(&result(&id, "{", modern));
+        told(&result(&id, "{\"tools\":[]", modern));
+    }
+    for wrong in [
+        Wrong::params(method.as_str()),
+        Wrong::mismatch(&method),
+        Wrong::version(&method, &["a", &method]),
+        Wrong { code: METHOD_NOT_FOUND, ..Wrong::invalid(method.as_str()) },
+    ] {
+        told(&error(Some(&id), &wrong));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -248,6 +307,23 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_as_long_as_its_method_needs() {
+        let message = |method: &str, name: &str, bytes: usize| {
+            let filler = "a".repeat(bytes);
+            code(&format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"name":"{name}","b":"{filler}"}}}}"#
+            ))
+        };
+        assert_eq!(message("tools/list", "", MCP_MESSAGE_BYTES_MAX), -32600);
+        assert_eq!(message("tools/list", "", MCP_MESSAGE_BYTES_MAX / 2), 0);
+        for tool in ["crawl", "search", "no such"] {
+            assert_eq!(message("tools/call", tool, MCP_CALL_BYTES_MAX), -32600);
+            assert_eq!(message("tools/call", tool, MCP_CALL_BYTES_MAX / 2), 0);
+        }
+        assert_eq!(message("tools/call", "extract", MCP_CALL_BYTES_MAX * 2), 0);
+    }
+
+    #[test]
     fn answers_are_json() {
         let id = Id("\"a\\\"\"".to_owned());
         for modern in [false, true] {
@@ -266,8 +342,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_message_or_an_error(mut bytes: Vec<u8>) {
-            let _ = parse(&mut bytes);
+        fn any_bytes_are_a_message_or_an_error(
+            bytes: Vec<u8>,
+            text in r#"\{"jsonrpc":"2.0","id":([0-9]{1,30}|"[^"\\]{0,9}"|null),"method":"[^"\\]{0,20}"(,"params":\{\})?\}"#,
+        ) {
+            fuzz(&bytes);
+            fuzz(text.as_bytes());
         }
     }
 }

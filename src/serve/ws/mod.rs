@@ -150,6 +150,7 @@ fn session_config(config: &Config) -> ws::Config {
     ws::Config {
         message_bytes_max: config.ws_message_bytes_max,
         fragments_max: config.ws_fragments_max,
+        message_timeout: Duration::from_millis(config.body_timeout_ms),
         ping_interval: Duration::from_millis(config.ws_ping_interval_ms),
         close_timeout: Duration::from_millis(config.ws_close_timeout_ms),
         deflate: DeflateConfig {

@@ -4,6 +4,7 @@ use super::super::access::peer::{Noted, Outcome};
 use super::super::access::visit;
 use super::super::handle::asked_for;
 use super::super::sender::Reader;
+use super::super::streams;
 use super::attached::Attached;
 use super::op::{Op, Refused};
 use super::reply;
@@ -194,6 +195,7 @@ impl Socket {
         mirror::catch_up(&stream, after, CATCH_UP).await;
         // Who has the end already gets it once more: that there is nothing else is said by nothing else.
         let after = after.and_then(|seq| stream.with_log(|log| log.resumed(seq)));
+        streams::check_readers(&stream).map_err(|error| Refused::state(Some(id.clone()), error))?;
         let reader = Reader::attach_with(&self.node, &stream, after, Rc::clone(&self.news));
         self.node.observe.count(Counter::StreamsResumed);
         // A crawl that waits for a reader may go on.

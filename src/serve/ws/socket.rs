@@ -8,10 +8,11 @@ use super::super::conn::Gone;
 use super::super::socket;
 use super::Upgraded;
 use super::attached::{Attached, Marks, Next};
-use super::op::{self, Refused};
+use super::op::{self, Op, Refused};
 use super::outbox::Outbox;
 use crate::crawl::node::Node;
 use crate::error::{ApiCode, ApiError};
+use crate::limits::{READ_HERE_BYTES_MAX, WS_GATHERED_BYTES_MAX};
 use crate::local::Notify;
 use crate::observe::metrics::{Counter, Way};
 use crate::proto::ws::{CloseCode, Event, SendError, Session, Status};
@@ -55,14 +56,38 @@ pub(super) struct Socket {
     pub(super) answered: u64,
     /// What was read and not obeyed yet: answers to what stood before it wait to be sent.
     unread: Option<Buf>,
+    gathered: Gathered,
     /// Whether our side of the socket is shut.
     shut: bool,
+}
+
+/// A socket's part of what its core gathers; given back when dropped.
+struct Gathered {
+    node: Rc<Node>,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// It is so much now. Answers what all gather.
+    fn set(&mut self, bytes: usize) -> usize {
+        let all = self.node.ws_gathered.get() - self.bytes + bytes;
+        self.bytes = bytes;
+        self.node.ws_gathered.set(all);
+        all
+    }
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// Serves a WebSocket to its end. `news` is raised when the server stops.
 pub async fn run(upgraded: Box<Upgraded>, news: Rc<Notify>) {
     let Upgraded { node, socket, peer, held, session, glued, principal } = *upgraded;
     let mut this = Socket {
+        gathered: Gathered { node: Rc::clone(&node), bytes: 0 },
         node,
         socket,
         peer,
@@ -347,8 +372,22 @@ impl Socket {
                 return;
             }
             let now = Instant::now();
+            let bytes_max = self.node.shared.config.body_bytes_max;
             let asked = match self.session.handle_bytes(now, &mut input) {
-                None => return,
+                None => return self.count_gathered(now),
+                Some(Event::Turn) => {
+                    self.count_gathered(now);
+                    uring::yield_now().await;
+                    turn = Instant::now();
+                    continue;
+                }
+                Some(Event::Text(text)) if text.len() > bytes_max => {
+                    Err(Refused::message(None, too_long(text.len(), bytes_max)))
+                }
+                Some(Event::Text(text)) if text.len() > READ_HERE_BYTES_MAX => {
+                    let text = text.to_vec();
+                    self.read_long(text).await
+                }
                 Some(Event::Text(text)) => op::parse(text, &self.node.shared.config),
                 Some(Event::Binary(_)) => {
                     let text = "an op is a text message, not a binary one";
@@ -366,6 +405,26 @@ impl Socket {
                 turn = Instant::now();
             }
         }
+    }
+
+    /// Reads an op beside the loop.
+    async fn read_long(&self, mut text: Vec<u8>) -> Result<Op, Refused> {
+        let (bytes, shared) = (text.len(), Arc::clone(&self.node.shared));
+        let read = move || op::parse(&mut text, &shared.config);
+        let read = self.node.shared.reading.read(bytes, READ_HERE_BYTES_MAX, read).await;
+        read.unwrap_or_else(|error| Err(Refused::state(None, error)))
+    }
+
+    /// Counts what is gathered of a message among all that this core gathers, and gives it up where it
+    /// is too much for all.
+    fn count_gathered(&mut self, now: Instant) {
+        let bytes = self.session.gathered_bytes();
+        let grows = bytes > self.gathered.bytes;
+        if grows && self.gathered.set(bytes) > WS_GATHERED_BYTES_MAX {
+            tracing::debug!("a WebSocket's message has no room");
+            self.session.refuse_message(now);
+        }
+        self.gathered.set(self.session.gathered_bytes());
     }
 
     /// How long the client may take nothing: what the least patient of its streams says.
@@ -412,6 +471,11 @@ impl Socket {
         let _ = self.socket.set_linger_zero();
         Err(Gone)
     }
+}
+
+fn too_long(bytes: usize, most: usize) -> ApiError {
+    let message = format!("{bytes} bytes, maximum {most}");
+    ApiError::new(ApiCode::PayloadTooLarge, message)
 }
 
 /// The future, or a wait for ever.
