@@ -124,6 +124,9 @@ class Finish(Drain):
             self.addCleanup(running.kill)
             self.assertTrue(becomes(running, "up") and becomes(other, "up"))
             connection, head = self.begin(running, self.body(self.slow_pages(8, 4)))
+            # Its log is copied behind the events' back.
+            shared = lambda: ask(other, "GET", f"/streams/{head.field('x-stream-id')}").status == 200
+            self.assertTrue(server.wait_until(shared))
             connection.close()
             self.terminate(running)
             with Connection(other.address) as reader:

@@ -304,11 +304,12 @@ class Collectors(Otlp):
         collector.status = 503
         running = self.run_server(collector)
         self.works(running)
-        self.assertTrue(server.wait_until(lambda: self.health(running)["state"] == "down"))
+        both = lambda state: [self.health(running)[signal] for signal in ("traces", "metrics")] == [state] * 2
+        self.assertTrue(server.wait_until(lambda: both("down")))
         self.assertEqual(collector.spans(), [])
         collector.status = 200
         self.await_spans(collector, 20)
-        self.assertTrue(server.wait_until(lambda: self.health(running)["state"] == "up"))
+        self.assertTrue(server.wait_until(lambda: both("up")))
         health = self.health(running)
         self.assertEqual((health["sent"], health["dropped"], health["refused"]), (20, 0, 0))
         told = [line for line in running.lines if "otlp.endpoint" in line]
