@@ -1,8 +1,10 @@
 //! A first byte that took too long, and which stages made it so.
 
 use super::conn::Conn;
+use crate::crawl::node::Node;
 use crate::observe::metrics::Counter;
 use crate::observe::request_id::RequestId;
+use crate::observe::series::Endpoint;
 use crate::observe::traceparent::TraceContext;
 use std::time::{Duration, Instant};
 
@@ -25,22 +27,37 @@ impl Stages {
     }
 }
 
+/// The first event of a stream over WebSocket was handed to the kernel at `sent`; its op came at
+/// `since`.
+pub(super) fn note_stream(node: &Node, endpoint: Endpoint, since: Instant, sent: Instant) {
+    let Some((ttfb_ms, left_out)) = slow(node, since, sent) else { return };
+    let transport = endpoint.transport();
+    tracing::warn!(ttfb_ms, endpoint = endpoint.route(), transport, left_out, "slow first byte");
+}
+
+/// How many ms a first byte took, if that is too long and to be told; how many were not told since the
+/// last.
+fn slow(node: &Node, since: Instant, sent: Instant) -> Option<(u64, u64)> {
+    let most_ms = node.shared.config.ttfb_warn_ms;
+    let ttfb = sent.saturating_duration_since(since);
+    if most_ms == 0 || ttfb <= Duration::from_millis(most_ms) {
+        return None;
+    }
+    node.observe.count(Counter::TtfbSlow);
+    let ttfb_ms = u64::try_from(ttfb.as_millis()).unwrap_or(u64::MAX);
+    Some((ttfb_ms, node.slow_first_bytes.admit(sent, WARN_EVERY)?))
+}
+
 impl Conn {
     /// The first byte was handed to the kernel at `sent`; what is sent was ready at `ready`.
     pub(super) fn note_first_byte(&self, ready: Instant, sent: Instant) {
-        let most_ms = self.node.shared.config.ttfb_warn_ms;
-        let ttfb = sent.saturating_duration_since(self.since);
-        if most_ms == 0 || ttfb <= Duration::from_millis(most_ms) {
-            return;
-        }
-        self.node.observe.count(Counter::TtfbSlow);
-        let Some(left_out) = self.node.slow_first_bytes.admit(sent, WARN_EVERY) else { return };
+        let Some((ttfb_ms, left_out)) = slow(&self.node, self.since, sent) else { return };
         let Stages { parsed, read } = self.stages;
         let us = |from: Instant, to: Instant| {
             u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
         };
         tracing::warn!(
-            ttfb_ms = us(self.since, sent) / 1000,
+            ttfb_ms,
             endpoint = self.endpoint.route(),
             transport = self.endpoint.transport(),
             request_id = self.request_id.as_ref().map(RequestId::as_str),

@@ -2,8 +2,8 @@
 
 use super::super::access::peer::Noted;
 use super::super::sender::{Reader, event_kind};
+use super::super::slow;
 use crate::crawl::node::Node;
-use crate::observe::Core;
 use crate::observe::metrics::Counter;
 use crate::observe::series::{Endpoint, Key, Measure};
 use crate::proto::events::{Event, Kind};
@@ -80,7 +80,8 @@ pub(super) enum Next {
 }
 
 impl Attached {
-    pub(super) fn new(id: String, reader: Reader, now: Instant) -> Self {
+    /// A stream that an op of `since` began or took up again.
+    pub(super) fn new(id: String, reader: Reader, endpoint: Endpoint, since: Instant) -> Self {
         let mut prefix = BytesMut::with_capacity(id.len() + 16);
         prefix.put_slice(b"{\"id\":");
         json::string(&mut prefix, &id);
@@ -88,7 +89,7 @@ impl Attached {
         Self {
             id: id.into(),
             prefix: prefix.freeze(),
-            marks: Marks::new(now),
+            marks: Marks::new(endpoint, since),
             noted: None,
             bytes: 0,
             taken_seq: None,
@@ -180,6 +181,7 @@ impl Drop for Attached {
 /// Which firsts of a stream were put into the ring, and were measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Marks {
+    endpoint: Endpoint,
     /// When the op came.
     since: Instant,
     last_event: Option<Instant>,
@@ -190,8 +192,9 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    const fn new(since: Instant) -> Self {
+    const fn new(endpoint: Endpoint, since: Instant) -> Self {
         Self {
+            endpoint,
             since,
             last_event: None,
             first_sent: false,
@@ -207,13 +210,14 @@ impl Marks {
     }
 
     /// Records what a send was the first of.
-    pub(super) fn measure(&mut self, observe: &Core, now: Instant, over: bool) {
+    pub(super) fn measure(&mut self, node: &Node, now: Instant, over: bool) {
         if !std::mem::take(&mut self.event_ready) {
             return;
         }
-        let since = now.saturating_duration_since(self.since);
-        let key = |measure| Key::At(Endpoint::CrawlWs, measure);
+        let (since, observe) = (now.saturating_duration_since(self.since), &node.observe);
+        let key = |measure| Key::At(self.endpoint, measure);
         if !std::mem::replace(&mut self.first_sent, true) {
+            slow::note_stream(node, self.endpoint, self.since, now);
             observe.record(key(Measure::Ttfb), since);
         }
         if self.result_ready && !std::mem::replace(&mut self.result_sent, true) {

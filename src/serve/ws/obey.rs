@@ -155,12 +155,13 @@ impl Socket {
                 Ok(place)
             })
             .map_err(|error| Refused::state(Some(id.clone()), error))?;
+        let endpoint = if searches { Endpoint::DeepsearchWs } else { Endpoint::CrawlWs };
         let terms = Terms {
             place: place.map(Arc::new),
             id: Ulid::generate(),
             principal: Arc::clone(&self.principal),
             idempotency_key: None,
-            endpoint: if searches { Endpoint::DeepsearchWs } else { Endpoint::CrawlWs },
+            endpoint,
             background: None,
             order: OrderName::Completion,
             resumable: true,
@@ -173,7 +174,7 @@ impl Socket {
             }
             Reader::attach_with(&node, stream, None, news)
         });
-        self.join(Attached::new(id, reader, now), credit, noted);
+        self.join(Attached::new(id, reader, endpoint, now), credit, noted);
         Ok(())
     }
 
@@ -200,7 +201,7 @@ impl Socket {
         self.node.observe.count(Counter::StreamsResumed);
         // A crawl that waits for a reader may go on.
         self.node.look_at(stream.owner(), stream.id());
-        Ok(Attached::new(id, reader, now))
+        Ok(Attached::new(id, reader, Endpoint::CrawlWs, now))
     }
 
     fn join(&mut self, attached: Attached, credit: Option<u32>, noted: &mut Option<Noted>) {

@@ -363,7 +363,9 @@ impl Socket {
     /// Obeys what has come; what there is no room to answer waits.
     async fn handle_input(&mut self, mut buf: Buf) {
         let mut input = &mut buf[..];
-        let mut turn = Instant::now();
+        // An op's time begins here, whatever stands before it in the buffer.
+        let came = Instant::now();
+        let mut turn = came;
         loop {
             if !self.takes_ops() {
                 let left = input.len();
@@ -397,8 +399,8 @@ impl Socket {
             };
             self.node.observe.count(Counter::WsMessages(Way::In));
             match asked {
-                Ok(op) => self.obey(op, now).await,
-                Err(refused) => self.refuse_unread(refused, now).await,
+                Ok(op) => self.obey(op, came).await,
+                Err(refused) => self.refuse_unread(refused, came).await,
             }
             if turn.elapsed() > TURN {
                 uring::yield_now().await;
@@ -451,9 +453,9 @@ impl Socket {
         let stats = outbox.stats(&self.node);
         for attached in &mut self.streams {
             attached.publish(&stats, sent);
-            attached.marks.measure(observe, now, false);
+            attached.marks.measure(&self.node, now, false);
         }
-        self.leaving.drain(..).for_each(|mut marks| marks.measure(observe, now, true));
+        self.leaving.drain(..).for_each(|mut marks| marks.measure(&self.node, now, true));
         if !pressed {
             outbox.pressed_since = None;
             return Ok(());
