@@ -137,6 +137,10 @@ class Process:
         self.stop()
 
 
+# Several files of tests share the machine: a lane of the lowest priority would get nothing beside them.
+LANES = {"FOREBAY_EXTRACT_LANE_CLASS": "normal"}
+
+
 class Server(Process):
     """`forebay serve`, with settings by the names of FLAGS, or as flags."""
 
@@ -145,7 +149,7 @@ class Server(Process):
     def __init__(self, *more, **settings):
         settings.setdefault("cores", self.cores)
         flags = [text for name, value in settings.items() for text in (FLAGS[name], str(value))]
-        super().__init__([FOREBAY, *SERVE, *flags, *more])
+        super().__init__([FOREBAY, *SERVE, *flags, *more], LANES)
         self.wait_ready()
 
     def wait_ready(self):
