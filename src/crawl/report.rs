@@ -3,9 +3,11 @@
 use super::mesh::{Message, ReportTo};
 use super::node::{Node, Shared};
 use crate::config::SETTINGS;
+use crate::observe::core_snapshot::{
+    ArenaClass, ArenaHeap, CoreSnapshot, LaneStats, LoopStats, Mailbox,
+};
 use crate::observe::exposition::{self, Cached, Exported, Format, Indexed, Redis, Scrape};
 use crate::observe::hist::Scope;
-use crate::observe::metrics::{ArenaClass, ArenaHeap, CoreSnapshot, LaneStats, LoopStats, Mailbox};
 use crate::observe::process::{Process, ring_counts};
 use crate::observe::snapshot::Snapshot;
 use crate::observe::span::Signal;

@@ -10,9 +10,10 @@
 
 mod runtime;
 
+use super::core_snapshot::{CoreSnapshot, Mailbox};
 use super::metrics::{
-    CoreSnapshot, Counter, CounterValues, Durability, Egress, EventKind, HookEnd, JobEnd, PageEnd,
-    Reject, Resized, StatusClass, StreamEnd, Way,
+    Counter, CounterValues, Durability, Egress, EventKind, HookEnd, JobEnd, PageEnd, Reject,
+    Resized, StatusClass, StreamEnd, Way,
 };
 use super::process::Process;
 use super::series::{Endpoint, Key, Measure};
@@ -463,7 +464,7 @@ impl Out<'_> {
     }
 
     fn queues(&mut self, cores: &[CoreSnapshot]) -> fmt::Result {
-        let row = |value: fn(&super::metrics::Mailbox) -> u64| {
+        let row = |value: fn(&Mailbox) -> u64| {
             cores.iter().flat_map(move |core| {
                 core.mailboxes.iter().map(move |mailbox| {
                     let mut labels = on(core);

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use super::*;
+use crate::observe::core_snapshot::{ArenaClass, ArenaHeap, LaneStats, LoopStats, Mailbox};
 use crate::observe::hist::{Epoch, Recorder, Scope};
-use crate::observe::metrics::{ArenaClass, ArenaHeap, Counters, LaneStats, LoopStats, Mailbox};
+use crate::observe::metrics::Counters;
 use crate::observe::rings::RingStats;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;

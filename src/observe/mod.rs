@@ -9,6 +9,7 @@
 //!         CoreSnapshot of each core ─► exposition::render                    GET /metrics
 //! ```
 
+pub mod core_snapshot;
 pub mod exposition;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -25,13 +25,14 @@ const TOP_LEVEL: [&str; 10] = [
 ];
 /// The modules of package forebay, the lowest first, as src/lib.rs has them in its paragraphs: each may
 /// name those of the lines above it, and no other of its own line.
-const LAYERS: [&[&str]; 21] = [
+const LAYERS: [&[&str]; 22] = [
     &["limits"],
     &["error"],
     &["timings"],
     &["local", "proto"],
     &["observe"],
     &["config"],
+    &["descriptors"],
     &["cluster"],
     &["cache", "extract", "fetch", "search"],
     &["stream"],

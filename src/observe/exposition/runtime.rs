@@ -1,6 +1,6 @@
 //! The runtime's part of `/metrics`: loops, rings, pools, and what all cores share.
 
-use super::super::metrics::{ArenaClass, ArenaHeap, CoreSnapshot, LoopStats};
+use super::super::core_snapshot::{ArenaClass, ArenaHeap, CoreSnapshot, LoopStats};
 use super::super::rings::RingStats;
 use super::{Exported, Out, Scrape, labels, on};
 use prometheus_client::registry::Unit;
