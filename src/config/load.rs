@@ -4,7 +4,7 @@ use super::{Config, SETTINGS, Setting, Wrong};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 /// Where a value came from.
@@ -211,8 +211,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn read_file(&mut self, path: &PathBuf, text: &str) {
-        let at = |offset: usize| Source::File(path.clone(), line_of(text, offset));
+    fn read_file(&mut self, path: &Path, text: &str) {
+        let at = |offset: usize| Source::File(path.to_owned(), line_of(text, offset));
         match DeTable::parse(text) {
             Ok(table) => self.read_table("", table.get_ref(), &at),
             Err(error) => self.problems.push(Problem {
