@@ -212,7 +212,7 @@ struct Reading {
 
 impl Reading {
     fn read_file(&mut self, path: &Path, text: &str) {
-        let at = |offset: usize| Source::File(path.to_path_buf(), line_of(text, offset));
+        let at = |offset: usize| Source::File(path.to_owned(), line_of(text, offset));
         match DeTable::parse(text) {
             Ok(table) => self.read_table("", table.get_ref(), &at),
             Err(error) => self.problems.push(Problem {

@@ -64,10 +64,8 @@ mod tests {
 
     #[test]
     fn a_mistake_is_told_with_the_place_of_its_setting() {
-        let mut sources = Sources {
-            file: Some(("f.toml".into(), "\n[search]\nurl = \"x\"".to_owned())),
-            ..Sources::default()
-        };
+        let file = Some(("f.toml".into(), "\n[search]\nurl = \"x\"".to_owned()));
+        let mut sources = Sources { file, ..Sources::default() };
         sources.flags.push(("egress.allow".into(), "10.0.0.0/8".into()));
         let loaded = load_traced(&sources).unwrap();
         let told = |wrong: Wrong| loaded.problem(&wrong).to_string();

@@ -297,7 +297,7 @@ class Collectors(Otlp):
         began = time.monotonic()
         for _ in range(count):
             self.assertEqual(ask(running, "GET", "/latency", fields=[SAMPLED]).status, 200)
-        self.assertLess(time.monotonic() - began, 10)
+        self.assertLess(time.monotonic() - began, 60)
 
     def test_one_that_is_away_comes_back_and_nothing_is_lost(self):
         collector = self.collect()
