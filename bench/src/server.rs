@@ -65,6 +65,17 @@ impl Client {
     /// Sends a request that is answered by a chunked stream, reads it to its end, and says how often
     /// `what` stands in it.
     pub(crate) fn stream(&mut self, request: &[u8], what: &[u8]) -> std::io::Result<usize> {
+        let read = self.take_stream(request)?;
+        Ok(self.taken(read, what))
+    }
+
+    /// How often `what` stands in the first `read` bytes of the last stream. To look takes its time.
+    pub(crate) fn taken(&self, read: usize, what: &[u8]) -> usize {
+        self.stream[..read].windows(what.len()).filter(|window| *window == what).count()
+    }
+
+    /// Sends a request that is answered by a chunked stream, and reads it to its end: its bytes.
+    pub(crate) fn take_stream(&mut self, request: &[u8]) -> std::io::Result<usize> {
         self.socket.write_all(request)?;
         let mut read = 0;
         while !self.stream[..read].ends_with(b"\r\n0\r\n\r\n") {
@@ -73,7 +84,7 @@ impl Client {
                 more => read += more,
             }
         }
-        Ok(self.stream[..read].windows(what.len()).filter(|window| *window == what).count())
+        Ok(read)
     }
 
     /// Goes over to WebSocket; the server may agree to compress.
