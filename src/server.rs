@@ -176,7 +176,6 @@ impl Server {
         access.share(cluster.clone());
         let (spans, exporter) = otlp::open(&config).map_err(StartError::Otlp)?;
         let (reload, reloads) = tokio::sync::mpsc::channel(RELOADS_WAITING_MAX);
-        let listen = config.listen;
         let shared = Arc::new(Shared {
             reload,
             beats: plans.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -210,7 +209,7 @@ impl Server {
         let control = control::start(Arc::new(reloader), reloads, (redis, exporter))?;
         let loaded = load_extractor(&shared, plans.len())?;
         let mut server = Self {
-            addr: listen,
+            addr: shared.config.listen,
             runtime,
             warnings: Vec::new(),
             shared,
