@@ -11,11 +11,28 @@ import unittest
 import server
 
 
+ULID = r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b"
+
+
+def section(begin, end):
+    """The README from a heading to the next one of that kind."""
+    with open(os.path.join(server.ROOT, "README.md"), encoding="utf-8") as readme:
+        return readme.read().split(f"\n{begin}\n", 1)[1].split(f"\n{end}", 1)[0]
+
+
 def blocks():
     """The fenced blocks of the section, by language."""
-    with open(os.path.join(server.ROOT, "README.md"), encoding="utf-8") as readme:
-        section = readme.read().split("\n### Examples\n", 1)[1].split("\n### ", 1)[0]
-    return dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", section("### Examples", "### "), re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
+def tour():
+    """Of each block of the tour that shows commands: those, and the lines that they print."""
+    shown = re.findall(r"^```\n(\$ .*?)^```$", section("## In sixty seconds", "## "), re.MULTILINE | re.DOTALL)
+    for block in shown:
+        lines = block.splitlines()
+        commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        yield commands, [line for line in lines if not line.startswith("$ ")]
 
 
 def is_free(port):
@@ -43,12 +60,13 @@ class Examples(unittest.TestCase):
         cls.origin = server.Process([server.LOADTEST, "origin", "--addr", f"127.0.0.1:{8098 if is_free(8098) else 0}"])
         cls.addClassCleanup(cls.origin.stop)
         serve = ["serve", "--listen", f"127.0.0.1:{8080 if is_free(8080) else 0}"]
-        serve += ["--egress-allow", "127.0.0.1", "--egress-ports", str(cls.origin.port)]
+        serve += ["--egress-allow", "127.0.0.1"]
         cls.server = server.Process([server.FOREBAY, *serve])
         cls.addClassCleanup(cls.server.stop)
         server.Server.wait_ready(cls.server)
         ports = {"8098": str(cls.origin.port), "8080": str(cls.server.port)}
         there = lambda text: re.sub(r"(?<=127\.0\.0\.1:)(8098|8080)\b", lambda found: ports[found[0]], text)
+        cls.there = staticmethod(there)
         cls.blocks = {name: there(text) for name, text in blocks().items()}
 
     def run_example(self, name, suffix, *command):
@@ -62,6 +80,25 @@ class Examples(unittest.TestCase):
                 done = subprocess.run(step, capture_output=True, text=True, timeout=120, check=False)
                 self.assertEqual(done.returncode, 0, done.stderr)
             return done.stdout
+
+    @needs("jq")
+    def test_the_tour_prints_what_it_shows(self):
+        """But for the stream's id, which is another each time."""
+        before, ids, blocks = [], {}, list(tour())
+        self.assertEqual(len(blocks), 2)
+        for commands, expected in blocks:
+            before += commands
+            *setting, last = before
+            command = self.there("\n".join([line for line in setting if not line.startswith("curl")] + [last]))
+            for shown, real in ids.items():
+                command = command.replace(shown, real)
+            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+            printed = done.stdout.splitlines()
+            expected = [self.there(line) for line in expected]
+            self.assertEqual(len(printed), len(expected), done.stdout + done.stderr)
+            for real, shown in zip(printed, expected):
+                ids.update(zip(re.findall(ULID, shown), re.findall(ULID, real)))
+                self.assertEqual(re.sub(ULID, "id", real), re.sub(ULID, "id", shown))
 
     def test_curl(self):
         text = self.run_example("sh", ".sh", ["sh", "{path}"])
