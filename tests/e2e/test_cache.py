@@ -363,7 +363,7 @@ class SingleFlight(Cached):
         url = self.origin.page(1006, latency="6s")
         joined = self.metric("forebay_cache_joins_total")
         command = [LOADTEST, "run", "--url", self.server.url, "--transport", "ndjson", "--json", "-", "--body",
-                   json.dumps({"urls": [url], "options": FIRST}), "--closed", "1000", "-n", "1000", "--timeout", "60s"]
+                   json.dumps({"urls": [url], "options": {**FIRST, "timeout_ms": 60_000}}), "--closed", "1000", "-n", "1000", "--timeout", "60s"]
         done = subprocess.run(command, capture_output=True, check=False, timeout=120)
         self.assertEqual(done.returncode, 0, done.stdout[-1000:] + done.stderr[-1000:])
         counts = json.loads(done.stdout)["groups"][0]["counts"]

@@ -319,9 +319,9 @@ class Metrics(Folder):
     def test_the_start_says_what_there_is_and_what_is_not(self):
         running = server.Server()
         self.addCleanup(running.stop)
-        text = re.sub(r"\x1b\[[0-9;]*m", "", running.output())
+        text = lambda: re.sub(r"\x1b\[[0-9;]*m", "", running.output())
         for sign in ("cores=", "runtime=", "reason=", "memory_mib=", "connections=20000", "TLS (tls.cert)", "ready"):
-            self.assertIn(sign, text)
+            self.assertTrue(server.wait_until(lambda: sign in text()), f"no {sign} in {text()}")
 
 
 class Start(Folder):
