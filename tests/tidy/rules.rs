@@ -87,10 +87,12 @@ pub(crate) fn check_file(path: &str, text: &str) -> Vec<Finding> {
     found
 }
 
-/// Length, tabs and ends of lines.
+/// Length, tabs and ends of lines. The rows of a table of settings are the program's own words (another
+/// test holds them to it), and are no length of the page.
 fn layout(text: &str) -> Vec<Finding> {
     let mut found = Vec::new();
-    let count = text.lines().count();
+    let is_setting = |line: &&str| line.starts_with("| `") && line.matches(" | ").count() >= 4;
+    let count = text.lines().filter(|line| !is_setting(line)).count();
     if count > FILE_LINES_MAX {
         found.push(finding(count, format!("{count} lines, maximum {FILE_LINES_MAX}: split it")));
     }
@@ -330,6 +332,8 @@ mod tests {
     fn layout_is_checked() {
         let long = "x();\n".repeat(FILE_LINES_MAX);
         told_apart("loadtest/src/a.rs", &format!("{long}x();\n"), &long, "split it");
+        let settings = format!("{long}{}", "| `a.b` | `1` | 0 to 2 | yes | Counts. |\n".repeat(9));
+        told_apart("README.md", &format!("{long}| a | b |\n"), &settings, "split it");
         told_apart("loadtest/src/a.rs", "a \n", "a\n", "end of the line");
         told_apart("tests/e2e/a.py", "a\r\n", "a\n", "end of the line");
         told_apart("loadtest/src/a.rs", "\ta\n", "    a\n", "a tab");
