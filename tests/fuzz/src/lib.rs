@@ -16,6 +16,17 @@ pub mod config {
         pub jobs_webhook_attempts_max: u32,
         pub jobs_webhook_backoff_ms: u64,
         pub jobs_webhook_timeout_ms: u64,
+        pub redis_url: Secret,
+    }
+    /// As in the root.
+    #[derive(Debug)]
+    pub struct Secret(pub &'static str);
+    impl Secret {
+        /// See there.
+        #[must_use]
+        pub const fn reveal(&self) -> &str {
+            self.0
+        }
     }
     /// As in the root.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,6 +255,7 @@ const fn settings() -> config::Config {
         jobs_webhook_attempts_max: 8,
         jobs_webhook_backoff_ms: 1_000,
         jobs_webhook_timeout_ms: 10_000,
+        redis_url: config::Secret(""),
     }
 }
 
