@@ -114,12 +114,14 @@ pub(super) async fn join(conn: &Conn, id: Ulid, transport: Transport) -> Result<
 /// # Errors
 /// `validation_error`.
 pub(super) fn idempotency_key(field: &[u8]) -> Result<Box<str>, ApiError> {
-    let expected = "1 to 255 printable ASCII characters";
+    let expected = "1 to 255 printable ASCII characters without quotation marks inside";
     let inner = field.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     let key = inner.unwrap_or(field);
     let fits = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len());
     match std::str::from_utf8(key) {
-        Ok(text) if fits && key.iter().all(|byte| (b' '..=b'~').contains(byte)) => Ok(text.into()),
+        Ok(text) if fits && key.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'"') => {
+            Ok(text.into())
+        }
         _ => {
             let message = format!("Idempotency-Key must be {expected}");
             Err(ApiError::new(ApiCode::ValidationError, message).field("Idempotency-Key", expected))

@@ -65,8 +65,8 @@ export const tests = {
     const seed = Number(process.env.TEST_SEED ?? 20261130);
     const page = await browser.newPage();
     await page.goto(`${proxy.url}/livez`);
-    const before = proxy.cuts;
     proxy.cutAnywhere(seed, 60_000);
+    const before = proxy.cuts;
     await page.evaluate(collect, target(origin, 60, { concurrency: 8 }));
     await until(page, "window.got.ended || window.got.events.some((event) => event.type === 'summary')", 120);
     proxy.random = undefined;

@@ -45,13 +45,14 @@ function random(seed) {
 
 /**
  * Passes bytes on to a port. `cut()` ends every connection; `refuse` turns new ones away; `cutAnywhere`
- * ends those that come from then on after a number of bytes that a seed decides.
+ * ends those that are there, and those that come from then on after a number of bytes that a seed decides.
  */
 class Proxy {
   constructor(port) {
     this.refuse = false;
     this.cuts = 0;
     this.random = undefined;
+    this.sure = 0;
     this.open = new Set();
     this.listener = net.createServer((client) => {
       if (this.refuse) return client.destroy();
@@ -62,8 +63,8 @@ class Proxy {
         from.on("close", () => to.destroy());
       }
       client.pipe(server);
-      // One in four lives.
-      if (this.random && this.random(4) > 0) this.pass(server, client, this.random(this.most));
+      // Behind the first few one in four lives.
+      if (this.random && (this.sure-- > 0 || this.random(4) > 0)) this.pass(server, client, this.random(this.most));
       else server.pipe(client);
       client.on("close", () => this.open.delete(client));
     });
@@ -78,6 +79,9 @@ class Proxy {
   cutAnywhere(seed, most) {
     this.random = random(seed);
     this.most = most;
+    this.sure = 5;
+    // A browser goes on with a connection that it has.
+    this.cut();
   }
 
   /** Passes so many bytes on, to the byte, and ends the connection. */
