@@ -216,6 +216,7 @@ class ManyUrls(Streams):
 
 
 class ManyUrlsOverSse(ManyUrls):
+    CORES = (2,)  # how events are framed depends on no number of cores
     target = "/crawl/sse"
 
 
