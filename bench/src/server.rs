@@ -48,13 +48,8 @@ impl Client {
     /// Sends the request and reads its answer, which must be a short 200 that ends with `body`.
     pub(crate) fn exchange(&mut self, request: &[u8], body: &[u8]) -> std::io::Result<()> {
         self.socket.write_all(request)?;
-        let mut read = 0;
-        while !self.answer[..read].ends_with(body) {
-            match self.socket.read(&mut self.answer[read..])? {
-                0 => return Err(std::io::Error::other("the answer broke off or is another one")),
-                more => read += more,
-            }
-        }
+        let broken = "the answer broke off or is another one";
+        read_until(&mut self.socket, &mut self.answer, body, broken)?;
         if self.answer.starts_with(b"HTTP/1.1 200 OK\r\n") {
             Ok(())
         } else {
@@ -77,26 +72,15 @@ impl Client {
     /// Sends a request that is answered by a chunked stream, and reads it to its end: its bytes.
     pub(crate) fn take_stream(&mut self, request: &[u8]) -> std::io::Result<usize> {
         self.socket.write_all(request)?;
-        let mut read = 0;
-        while !self.stream[..read].ends_with(b"\r\n0\r\n\r\n") {
-            match self.socket.read(&mut self.stream[read..])? {
-                0 => return Err(std::io::Error::other("the stream broke off or is too long")),
-                more => read += more,
-            }
-        }
-        Ok(read)
+        let broken = "the stream broke off or is too long";
+        read_until(&mut self.socket, &mut self.stream, b"\r\n0\r\n\r\n", broken)
     }
 
     /// Goes over to WebSocket; the server may agree to compress.
     pub(crate) fn upgrade(&mut self, request: &str) -> std::io::Result<()> {
         self.socket.write_all(request.as_bytes())?;
-        let mut read = 0;
-        while !self.answer[..read].ends_with(b"\r\n\r\n") {
-            match self.socket.read(&mut self.answer[read..])? {
-                0 => return Err(std::io::Error::other("the handshake broke off or is too long")),
-                more => read += more,
-            }
-        }
+        let broken = "the handshake broke off or is too long";
+        read_until(&mut self.socket, &mut self.answer, b"\r\n\r\n", broken)?;
         if self.answer.starts_with(b"HTTP/1.1 101 ") {
             Ok(())
         } else {
@@ -122,6 +106,24 @@ impl Client {
         }
         if seen == count { Ok(()) } else { Err(std::io::Error::other("too many messages")) }
     }
+}
+
+/// Reads until what has come ends with `end`; how many bytes that are. `broken` is the error should the
+/// connection end, or the room, before that.
+fn read_until(
+    socket: &mut TcpStream,
+    room: &mut [u8],
+    end: &[u8],
+    broken: &str,
+) -> std::io::Result<usize> {
+    let mut read = 0;
+    while !room[..read].ends_with(end) {
+        match socket.read(&mut room[read..])? {
+            0 => return Err(std::io::Error::other(broken)),
+            more => read += more,
+        }
+    }
+    Ok(read)
 }
 
 /// The opcode and the length of a server's whole frame (RFC 6455 §5.2).

@@ -22,7 +22,9 @@
 //! - folded: 3 to 10 bytes for each distinct slot a series ever used; typically 2 to 10 KB, and
 //!   never above [`FOLDED_BYTES_MAX`].
 //!
-//! A server that crawls over two transports uses some 25 series: 2.4 MB + 2 MiB + 0.2 MB a core.
+//! All series are there from the start (10 MB of zeros a core), but the kernel gives pages only to what
+//! is written to. A server that crawls over two transports writes to some 25: 2.4 MB + 2 MiB + 0.2 MB a
+//! core at most.
 
 use super::series::Key;
 use super::snapshot::{Part, Snapshot};
